@@ -1,0 +1,374 @@
+"""Keras: keras.layers.BatchNormalization on TensorFlow, torch or JAX, or the Keras 2 inside TensorFlow 2.5 to 2.15.
+
+Keras reads its backend from the environment as it is imported, so frameworks are imported in `start`, never above.
+Each backend is one small class that knows tensors, devices, compilation and gradients; the rest is Keras alone.
+"""
+
+import os
+import tempfile
+import warnings
+from decimal import Decimal
+from importlib import import_module, metadata
+from typing import Any, Dict, NamedTuple, Optional, Tuple, Type
+
+import numpy as np
+
+from conformance.harness import Adapter, Array, Initial, Layer, Native, NotExpressible, Step, Unavailable, framework
+
+STATE = {"gamma": "gamma", "beta": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+ENVIRONMENT = {
+    "TF_CPP_MIN_LOG_LEVEL": "2",  # errors only
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else each worker takes the whole GPU
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "JAX_ENABLE_X64": "true",  # else JAX turns float64 into float32
+}
+CPU_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+
+
+def learned(layer: Any) -> Dict[str, Any]:
+    """The variables that training moves, in Keras's order, by the name of their gradient."""
+    held = {"dgamma": layer.gamma, "dbeta": layer.beta}
+    return {name: variable for name, variable in held.items() if variable is not None and layer.trainable}
+
+
+def moved(values: np.ndarray, source: int, target: int) -> np.ndarray:
+    """The channels moved from axis `source` to `target`; unmoved if there is no such axis, as Keras refuses."""
+    there = values.ndim > 1 and all(-values.ndim <= axis < values.ndim for axis in (source, target))
+    return np.ascontiguousarray(np.moveaxis(values, source, target)) if there else values
+
+
+class Backend:
+    """What Keras leaves to its backend. Compiled, one program holds the call, its update and its gradients."""
+
+    executions: Tuple[str, ...] = ("eager", "compiled")
+    version = ""
+    accelerator = ""
+
+    def __init__(self, device: str, execution: str, threads: int) -> None:
+        self.device = device
+        self.execution = execution
+        self.start(threads)
+
+    def start(self, threads: int) -> None:
+        """Import the framework, pin its threads, see that the device is there; set `version` and `accelerator`."""
+        raise NotImplementedError
+
+    def tensor(self, values: np.ndarray, dtype: str) -> Any:
+        """A tensor on the device; bfloat16 comes as its bits in uint16."""
+        raise NotImplementedError
+
+    def fetch(self, tensor: Any) -> Tuple[np.ndarray, str, str]:
+        """The values (bits of any 16-bit kind where bfloat16), the dtype's name and the type of the device."""
+        raise NotImplementedError
+
+    def assign(self, variable: Any, value: Any) -> None:
+        variable.assign(value)
+
+    def strided(self, x: Any) -> Any:
+        """A view of x that is not contiguous; None where tensors have no strides."""
+        return None
+
+    def value(self, variable: Any) -> Any:
+        """The backend's own variable inside Keras's."""
+        return variable.value
+
+    def run(self, layer: Any, x: Any, dy: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
+        """Call the layer once: y and, for a cotangent dy (or None), what the framework gives of dx, dgamma, dbeta."""
+        raise NotImplementedError
+
+
+class TensorFlow(Backend):
+    executions = ("eager", "compiled", "xla")
+
+    def start(self, threads: int) -> None:
+        self.tf: Any = import_module("tensorflow")
+        self.version = self.tf.__version__
+        self.tf.get_logger().setLevel("ERROR")
+        self.tf.config.threading.set_intra_op_parallelism_threads(threads)
+        self.tf.config.threading.set_inter_op_parallelism_threads(threads)
+        if self.device == "cuda":
+            found = self.tf.config.list_physical_devices("GPU")
+            if not found:
+                raise Unavailable(f"TensorFlow {self.version} sees no GPU")
+            self.accelerator = self.tf.config.experimental.get_device_details(found[0]).get("device_name", "")
+
+    def tensor(self, values: np.ndarray, dtype: str) -> Any:
+        return self.tf.convert_to_tensor(values.view(self.tf.as_dtype(dtype).as_numpy_dtype))
+
+    def fetch(self, tensor: Any) -> Tuple[np.ndarray, str, str]:
+        return tensor.numpy(), tensor.dtype.name, "cuda" if "GPU" in tensor.device else "cpu"
+
+    def value(self, variable: Any) -> Any:
+        return variable if isinstance(variable, self.tf.Variable) else variable.value  # Keras 2, Keras 3
+
+    def assign(self, variable: Any, value: Any) -> None:
+        variable.assign(self.tf.cast(value, variable.dtype))  # Keras 2 holds float32 where half was asked for
+
+    def run(self, layer: Any, x: Any, dy: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
+        def call(x: Any, dy: Any) -> Dict[str, Any]:
+            if dy is None:
+                return {"y": layer(x, **mode)}
+            with self.tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, **mode)
+            sources = {"dx": x, **{name: self.value(variable) for name, variable in learned(layer).items()}}
+            gradients = tape.gradient(y, sources, output_gradients=self.tf.cast(dy, y.dtype))
+            return {"y": y, **{name: gradient for name, gradient in gradients.items() if gradient is not None}}
+
+        if self.execution != "eager":
+            call = self.tf.function(call, autograph=False, jit_compile=self.execution == "xla" or None)
+        return call(x, dy)
+
+
+class Torch(Backend):
+    """Compiled, the graph breaks where Keras hands torch its own kind of list, and is compiled around it."""
+
+    def start(self, threads: int) -> None:
+        self.torch: Any = import_module("torch")
+        self.version = self.torch.__version__
+        self.torch.set_num_threads(threads)
+        if self.device == "cuda":
+            if not self.torch.cuda.is_available():
+                raise Unavailable(f"torch {self.version} sees no CUDA device")
+            self.accelerator = self.torch.cuda.get_device_name()
+
+    def tensor(self, values: np.ndarray, dtype: str) -> Any:
+        if dtype == "bfloat16":
+            return self.torch.from_numpy(values.view(np.int16)).view(self.torch.bfloat16).to(self.device)
+        return self.torch.from_numpy(values).to(self.device)
+
+    def fetch(self, tensor: Any) -> Tuple[np.ndarray, str, str]:
+        values, dtype = tensor.detach().cpu().contiguous(), str(tensor.dtype).replace("torch.", "")
+        return (values.view(self.torch.int16) if dtype == "bfloat16" else values).numpy(), dtype, tensor.device.type
+
+    def strided(self, x: Any) -> Any:
+        return self.torch.stack((x, x), dim=-1)[..., 0]
+
+    def run(self, layer: Any, x: Any, dy: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
+        def call(x: Any) -> Any:
+            return layer(x, **mode)
+
+        if self.execution == "compiled":
+            warnings.filterwarnings("ignore", module="torch._dynamo")
+            self.torch._dynamo.reset()  # past eight layers, shapes or modes it would silently run eagerly
+            call = self.torch.compile(call)
+        y = call(x.requires_grad_(dy is not None))
+        if dy is None:
+            return {"y": y}
+        sources = {"dx": x, **{name: variable.value for name, variable in learned(layer).items()}}
+        gradients = self.torch.autograd.grad(y, list(sources.values()), dy.to(y.dtype), allow_unused=True)
+        return {"y": y, **{name: value for name, value in zip(sources, gradients) if value is not None}}
+
+
+class Jax(Backend):
+    """JAX differentiates functions, so the call runs in a stateless scope and its one update is put back on the layer.
+
+    Keras's `stateless_call` would do less than a call does: it skips the input check and the cast.
+    """
+
+    def start(self, threads: int) -> None:
+        self.jax: Any = import_module("jax")
+        self.version = self.jax.__version__
+        if self.device == "cuda":
+            try:
+                self.accelerator = self.jax.devices("cuda")[0].device_kind
+            except RuntimeError as missing:
+                raise Unavailable(f"JAX {self.version} sees no CUDA device: {missing}") from missing
+
+    def tensor(self, values: np.ndarray, dtype: str) -> Any:
+        return self.jax.numpy.asarray(values.view(self.jax.numpy.dtype(dtype)))
+
+    def fetch(self, tensor: Any) -> Tuple[np.ndarray, str, str]:
+        platform = next(iter(tensor.devices())).platform
+        return np.asarray(tensor), tensor.dtype.name, "cpu" if platform == "cpu" else "cuda"
+
+    def run(self, layer: Any, x: Any, dy: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
+        scope, moving = import_module("keras").StatelessScope, layer.non_trainable_variables
+        learning = layer.trainable_variables
+
+        def call(parameters: Any, statistics: Any, x: Any, dy: Any) -> Tuple[Dict[str, Any], Any]:
+            def forward(parameters: Any, x: Any) -> Any:
+                with scope([*zip(learning, parameters), *zip(moving, statistics)]) as after:
+                    y = layer(x, **mode)
+                return y, [after.get_current_value(variable) for variable in moving]
+
+            if dy is None:
+                y, updated = forward(parameters, x)
+                return {"y": y}, updated
+            y, pullback, updated = self.jax.vjp(forward, parameters, x, has_aux=True)
+            dparameters, dx = pullback(dy.astype(y.dtype))
+            return {"y": y, "dx": dx, **dict(zip(learned(layer), dparameters))}, updated
+
+        if self.execution == "compiled":
+            call = self.jax.jit(call)
+        tensors, updated = call([v.value for v in learning], [v.value for v in moving], x, dy)
+        for variable, value in zip(moving, updated):
+            variable.assign(value)
+        return tensors
+
+
+BACKENDS: Dict[str, Type[Backend]] = {"tensorflow": TensorFlow, "torch": Torch, "jax": Jax}
+
+
+class Held(NamedTuple):
+    """A layer, the axis of its channels, and what it takes to make it again.
+
+    `features` is what the case says; None for a native layer, which counts its first input's channels.
+    """
+
+    layer: Any
+    axis: int
+    arguments: Dict[str, Any]
+    features: Optional[int]
+    initial: Initial
+
+
+class Keras(Adapter):
+    """Keras's momentum weighs the old value, its channels come last, and it learns rank and dtype at the first call."""
+
+    def start(self, options: Dict[str, str]) -> Dict[str, str]:
+        name, device = options.get("backend", "tensorflow"), options["device"]
+        execution, threads = options.get("execution", "eager"), options["threads"]
+        if name not in BACKENDS:
+            raise Unavailable(f"no Keras backend {name} here; there are {', '.join(BACKENDS)}")
+        if execution not in BACKENDS[name].executions:
+            raise Unavailable(f"execution {execution} is not for {name}, which has {BACKENDS[name].executions}")
+        os.environ.update(ENVIRONMENT, KERAS_BACKEND=name, KERAS_TORCH_DEVICE=device, NPROC=threads)
+        if device == "cpu":
+            os.environ.update(CPU_ENVIRONMENT)
+        try:
+            self.backend = BACKENDS[name](device, execution, int(threads))
+            self.keras, version = self.imported(name)
+        except ImportError as missing:
+            raise Unavailable(f"Keras on {name} cannot be imported: {missing}") from missing
+        facts = {"version": version, "backend": name, "backend_version": self.backend.version}
+        facts.update(device=device, execution=execution, floatx=self.keras.backend.floatx())
+        return dict(facts, accelerator=self.backend.accelerator) if self.backend.accelerator else facts
+
+    def imported(self, name: str) -> Tuple[Any, str]:
+        """Keras and its version: Keras 3 where it is installed, else the Keras 2 inside TensorFlow."""
+        try:
+            version = metadata.version("keras")
+        except metadata.PackageNotFoundError:
+            version = ""
+        if version and int(version.split(".")[0]) >= 3:
+            return import_module("keras"), version
+        if name != "tensorflow":
+            raise Unavailable(f"backend {name} needs Keras 3, which is not installed")
+        keras = import_module("tensorflow").keras
+        return keras, version or keras.__version__
+
+    def build(self, layer: Layer) -> Held:
+        if layer.momentum is None:
+            raise NotExpressible("Keras has no cumulative average: momentum is a number")
+        if not layer.track_running_stats:
+            raise NotExpressible("Keras always tracks running statistics")
+        arguments: Dict[str, Any] = {
+            "axis": 1 if layer.layout == "channels_first" else -1,
+            "momentum": float(1 - Decimal(repr(layer.momentum))),  # 0.1 for 0.9, as a person writes it
+            "epsilon": layer.eps,
+        }
+        arguments.update({name: False for name in ("scale", "center") if not getattr(layer, name)})
+        if layer.dtype != "float32":
+            arguments["dtype"] = layer.dtype
+        return self.held(arguments, layer.features, layer.initial)
+
+    def build_native(self, native: Native) -> Held:
+        return self.held(native.arguments, None, native.initial)
+
+    def held(self, arguments: Dict[str, Any], features: Optional[int], initial: Initial) -> Held:
+        layer = self.make(arguments)
+        axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
+        if len(axes) != 1:
+            raise NotExpressible(f"a case has its channels on one axis, this layer on {axes}")
+        return Held(layer, axes[0], arguments, features, initial)
+
+    def make(self, arguments: Dict[str, Any]) -> Any:
+        self.received = self.call_text("keras.layers.BatchNormalization", arguments)
+        with framework():
+            return self.keras.layers.BatchNormalization(**arguments)
+
+    def step(self, held: Held, step: Step) -> Tuple[Held, Dict[str, Array]]:
+        x = self.tensor(step.x, held.axis)
+        dy = None if step.dy is None else self.tensor(step.dy, held.axis)
+        if not held.layer.built:
+            held = self.built(held, step.x.dtype, tuple(x.shape))
+        if step.save_load:
+            held = self.reloaded(held, tuple(x.shape))
+        if step.strided:
+            x = self.strided(x)
+        held.layer.trainable = held.arguments.get("trainable", True) and not step.frozen
+        mode = {} if step.mode == "default" else {"training": step.mode == "train"}
+        with framework():
+            tensors = self.backend.run(held.layer, x, dy, mode)
+        arrays = {name: self.array(value, held.axis) for name, value in tensors.items()}
+        if step.dy is not None and arrays["y"].dtype != step.dy.dtype:
+            self.note(f"dy was cast from {step.dy.dtype} to {arrays['y'].dtype}, the dtype of y")
+        return held, arrays
+
+    def built(self, held: Held, dtype: str, shape: Tuple[int, ...]) -> Held:
+        """Build it as Keras does at the first call, when input and dtype are known, and put initial values in place.
+
+        Half input to float32 parameters is Keras's mixed policy; a plain float32 layer would return float32.
+        """
+        if held.features is not None:
+            shape = tuple(held.features if axis == held.axis % len(shape) else n for axis, n in enumerate(shape))
+            if dtype in ("float16", "bfloat16") and "dtype" not in held.arguments:
+                arguments = dict(held.arguments, dtype="mixed_" + dtype)
+                held = held._replace(layer=self.make(arguments), arguments=arguments)
+        with framework():
+            held.layer.build(shape)
+        for name, value in held.initial.items():
+            variable = getattr(held.layer, STATE[name])
+            if variable is None:
+                raise NotExpressible(f"this layer holds no {STATE[name]} to set")
+            with framework():
+                self.backend.assign(variable, self.backend.tensor(value.numpy(), value.dtype))
+        return held
+
+    def reloaded(self, held: Held, shape: Tuple[int, ...]) -> Held:
+        """The layer's state through a model's save_weights and load_weights into a new layer."""
+        fresh = self.make(held.arguments)
+        with tempfile.TemporaryDirectory() as folder, framework():
+            path = os.path.join(folder, "layer.weights.h5")
+            self.model(held.layer, shape).save_weights(path)
+            self.model(fresh, shape).load_weights(path)
+        return held._replace(layer=fresh)
+
+    def model(self, layer: Any, shape: Tuple[int, ...]) -> Any:
+        return self.keras.Sequential([self.keras.Input(shape[1:], batch_size=shape[0]), layer])
+
+    def strided(self, x: Any) -> Any:
+        with framework():
+            view = self.backend.strided(x)
+        if view is None:
+            self.note(f"x is contiguous: {type(self.backend).__name__} tensors have no strides")
+            return x
+        return view
+
+    def note(self, fact: str) -> None:
+        if fact not in self.facts:
+            self.facts.append(fact)
+
+    def state(self, held: Held) -> Dict[str, Array]:
+        variables = {name: getattr(held.layer, attribute) for name, attribute in STATE.items()}
+        return {
+            name: self.array(self.backend.value(variable))
+            for name, variable in variables.items()
+            if variable is not None
+        }
+
+    def constructor(self, rank: int) -> Any:
+        return self.keras.layers.BatchNormalization
+
+    def tensor(self, array: Array, axis: int) -> Any:
+        values = moved(array.numpy(), 1, axis)
+        with framework():
+            return self.backend.tensor(values, array.dtype)
+
+    def array(self, tensor: Any, axis: int = 1) -> Array:
+        """The channels are back on axis 1 in what returns; arrays of one dimension stay as they are."""
+        with framework():
+            values, dtype, device = self.backend.fetch(tensor)
+        values = moved(values, axis, 1)
+        return Array.of(values.view(np.uint16) if dtype == "bfloat16" else values, dtype, device)

@@ -1,0 +1,189 @@
+"""MindSpore: mindspore.nn.BatchNorm1d, 2d and 3d, in PyNative or GRAPH mode, on the CPU or a GPU.
+
+Written for 2.10 and kept working back to 2.0.0: what came or went in between is asked for by name.
+"""
+
+import inspect
+import os
+import tempfile
+from typing import Any, Callable, Dict, List, Tuple
+
+import numpy as np
+
+from conformance.harness import Adapter, Array, Layer, Native, NotExpressible, Step, Unavailable, framework
+
+STATE = {"gamma": "gamma", "beta": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+DEVICES = {"cpu": "CPU", "cuda": "GPU"}
+
+
+def against(layer: Any) -> Callable[[Any, Any], Any]:
+    """The layer as MindSpore's training loops write it, a loss with y beside it; sum(y·dy) has just dy for its slope.
+
+    Not a lambda: GRAPH mode compiles the function from its source.
+    """
+
+    def forward(x: Any, dy: Any) -> Any:
+        y = layer(x)
+        return (y * dy).sum(), y
+
+    return forward
+
+
+class MindSpore(Adapter):
+    """Canonical parameters are renamed and momentum is turned round: the layer's own weighs the old value."""
+
+    def start(self, options: Dict[str, str]) -> Dict[str, str]:
+        self.device = options["device"]
+        execution = options.get("execution", "pynative")
+        if self.device not in DEVICES:
+            raise Unavailable(f"MindSpore runs on {' or '.join(DEVICES)} here, not on {self.device}")
+        if execution not in ("pynative", "graph"):
+            raise Unavailable(f"MindSpore executes in pynative or graph mode, not {execution}")
+        # A failed compilation writes rank_0/ into the working directory; this one vanishes when the process ends.
+        self.scratch = tempfile.TemporaryDirectory(prefix="conformance-mindspore-")
+        os.chdir(self.scratch.name)
+        os.environ.update(GLOG_v="3", OMP_NUM_THREADS=options["threads"])  # log errors only; both are read at import
+        import mindspore
+
+        self.ms = mindspore
+        self.set_up(mindspore.GRAPH_MODE if execution == "graph" else mindspore.PYNATIVE_MODE, int(options["threads"]))
+        return {"version": mindspore.__version__, "device": self.device, "execution": execution}
+
+    def set_up(self, mode: int, threads: int) -> None:
+        """Device, mode and threads; calls that wait for their result, as asynchronous ones cost milliseconds each."""
+        ms, target = self.ms, DEVICES[self.device]
+        ms.set_context(mode=mode, runtime_num_threads=threads)
+        try:
+            ms.set_context(device_target=target)
+            (ms.Tensor([1.0], ms.float32) + 1).asnumpy()  # a GPU build without a GPU fails only here
+        except Exception as error:
+            summary = str(error.__cause__ or error).strip().split("\n")[0]
+            raise Unavailable(f"MindSpore {ms.__version__} has no working {target} here: {summary}") from error
+        if hasattr(ms, "runtime") and hasattr(ms.runtime, "launch_blocking"):
+            ms.runtime.launch_blocking()
+        elif mode == ms.PYNATIVE_MODE:
+            ms.set_context(pynative_synchronize=True)
+
+    def build(self, layer: Layer) -> Any:
+        if layer.scale != layer.center:
+            raise NotExpressible("MindSpore has one argument, affine, for gamma and beta together")
+        if not layer.track_running_stats:
+            raise NotExpressible("MindSpore always tracks: use_batch_statistics=True moves the statistics, in eval too")
+        arguments = {
+            "num_features": layer.features,
+            "eps": layer.eps,
+            "momentum": None if layer.momentum is None else 1 - layer.momentum,
+            "affine": layer.scale,
+        }
+        if layer.layout == "channels_last":
+            arguments["data_format"] = "NHWC"
+        if layer.dtype != "float32":
+            arguments["dtype"] = self.dtype(layer.dtype)
+        known = inspect.signature(self.constructor(layer.rank)).parameters
+        for missing in [name for name in arguments if name not in known]:
+            raise NotExpressible(f"BatchNorm{layer.rank}d of MindSpore {self.ms.__version__} has no {missing}")
+        return self.make(layer.rank, arguments, layer)
+
+    def build_native(self, native: Native) -> Any:
+        return self.make(native.rank, native.arguments, native)
+
+    def make(self, rank: int, arguments: Dict[str, Any], described: Any) -> Any:
+        self.received = self.call_text(f"mindspore.nn.BatchNorm{rank}d", arguments)
+        with framework():
+            # The initialisers (gamma_init, …) take a Tensor but no list, and a list is what a case file can say.
+            given = {k: self.ms.Tensor(v, self.ms.float32) if isinstance(v, list) else v for k, v in arguments.items()}
+        self.received = self.call_text(f"mindspore.nn.BatchNorm{rank}d", given)
+        self.again = lambda: self.constructor(rank)(**given)
+        self.channels_last = given.get("data_format") == "NHWC"
+        with framework():
+            layer = self.again()
+        # Asked now, since a frozen step clears requires_grad; with affine=False gamma and beta exist but never learn.
+        self.learned = [name for name in ("gamma", "beta") if self.parameter(layer, name).requires_grad]
+        for name, value in described.initial.items():
+            values = self.tensor(value)
+            with framework():
+                self.parameter(layer, name).set_data(values)
+        return layer
+
+    def step(self, layer: Any, step: Step) -> Tuple[Any, Dict[str, Array]]:
+        if step.save_load:
+            layer = self.reloaded(layer)
+        if step.mode != "default":
+            layer.set_train(step.mode == "train")
+        for name in self.learned:
+            self.parameter(layer, name).requires_grad = not step.frozen
+        x = self.input(step)
+        if step.dy is None:
+            with framework():
+                y = layer(x)
+            return layer, {"y": self.array(y, self.channels_last)}
+        learning = [] if step.frozen else self.learned
+        y, dx, gradients = self.differentiated(layer, x, self.tensor(step.dy, self.channels_last), learning)
+        tensors = {"y": self.array(y, self.channels_last), "dx": self.array(dx, self.channels_last)}
+        tensors.update(("d" + name, self.array(gradient)) for name, gradient in zip(learning, gradients))
+        return layer, tensors
+
+    def differentiated(self, layer: Any, x: Any, dy: Any, learning: List[str]) -> Tuple[Any, Any, Any]:
+        """y, dx and the gradients of the parameters named, from one forward call: the statistics move once.
+
+        (`mindspore.vjp` is no choice: in GRAPH mode it runs the layer twice.)
+        """
+        weights = [self.parameter(layer, name) for name in learning] or None
+        value_and_grad = self.ms.value_and_grad
+        with framework():
+            if "sens_param" in inspect.signature(value_and_grad).parameters:  # 2.10: takes the cotangent
+                y, gradients = value_and_grad(layer, 0, weights, sens_param=True)(x, dy)
+            else:
+                (_, y), gradients = value_and_grad(against(layer), 0, weights, has_aux=True)(x, dy)
+        dx, others = gradients if weights else (gradients, ())
+        return y, dx, others
+
+    def input(self, step: Step) -> Any:
+        x = self.tensor(step.x, self.channels_last)
+        if step.strided:
+            with framework():
+                x = self.ms.ops.stack((x, x), -1)[..., 0]
+            if not hasattr(x, "is_contiguous") or x.is_contiguous():
+                self.facts.append(f"x is contiguous: an index makes a copy in MindSpore {self.ms.__version__}")
+        return x
+
+    def reloaded(self, layer: Any) -> Any:
+        """The layer's state through a checkpoint file, in the scratch directory, into a new layer in the same mode."""
+        with framework():
+            self.ms.save_checkpoint(layer, "layer.ckpt")
+            fresh = self.again()
+            self.ms.load_param_into_net(fresh, self.ms.load_checkpoint("layer.ckpt"))
+        return fresh.set_train(layer.training)
+
+    def state(self, layer: Any) -> Dict[str, Array]:
+        names = [*self.learned, "running_mean", "running_var"]
+        return {name: self.array(self.parameter(layer, name)) for name in names}
+
+    def constructor(self, rank: int) -> Any:
+        return getattr(self.ms.nn, f"BatchNorm{rank}d")
+
+    def parameter(self, layer: Any, name: str) -> Any:
+        return getattr(getattr(layer, "bn2d", layer), STATE[name])  # BatchNorm3d keeps its own in a BatchNorm2d
+
+    def dtype(self, name: str) -> Any:
+        if not hasattr(self.ms, name):
+            raise NotExpressible(f"MindSpore {self.ms.__version__} has no {name}")
+        return getattr(self.ms, name)
+
+    def tensor(self, array: Array, channels_last: bool = False) -> Any:
+        values, dtype = array.numpy(), self.dtype(array.dtype)
+        if array.dtype == "bfloat16":
+            values = (values.astype(np.uint32) << 16).view(np.float32)
+        if channels_last:
+            values = np.moveaxis(values, 1, -1).copy()
+        with framework():
+            return self.ms.Tensor(values, dtype)
+
+    def array(self, tensor: Any, channels_last: bool = False) -> Array:
+        with framework():
+            values = tensor.asnumpy()
+        if channels_last:
+            values = np.moveaxis(values, -1, 1)
+        if values.dtype.name == "bfloat16":
+            return Array.of(np.ascontiguousarray(values).view(np.uint16), "bfloat16", self.device)
+        return Array.of(values, device=self.device)

@@ -1,0 +1,135 @@
+"""BatchNorm in plain NumPy float32: how an adapter is written, and the implementation the suite's own tests run on.
+
+It follows Ioffe and Szegedy, "Batch Normalization" (2015), algorithms 1 and 2, with torch's conventions: two-pass
+statistics in float32, running variance unbiased, momentum weighing the new batch.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Dict, Optional, Tuple
+
+import numpy as np
+
+from conformance.harness import Adapter, Array, Layer, Native, NotExpressible, Step, Unavailable, framework
+
+
+@dataclass
+class BatchNorm:
+    """The layer: parameters, statistics and the mode it is in."""
+
+    features: int
+    eps: float = 1e-5
+    momentum: Optional[float] = 0.1
+    scale: bool = True
+    center: bool = True
+    track_running_stats: bool = True
+    rank: int = 2
+
+    def __post_init__(self) -> None:
+        self.gamma = np.ones(self.features, np.float32)
+        self.beta = np.zeros(self.features, np.float32)
+        self.running_mean = np.zeros(self.features, np.float32)
+        self.running_var = np.ones(self.features, np.float32)
+        self.num_batches_tracked = 0
+        self.training = True
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """x: (N, C, *spatial) float32 → y of the same shape."""
+        if x.ndim not in {1: (2, 3), 2: (4,), 3: (5,)}[self.rank]:
+            raise ValueError(f"BatchNorm{self.rank}d does not take {x.ndim} dimensions")
+        if x.shape[1] != self.features:
+            raise ValueError(f"expected {self.features} channels, got {x.shape[1]}")
+        self.axes = (0, *range(2, x.ndim))
+        self.column = (1, -1) + (1,) * (x.ndim - 2)
+        self.n = x.size // max(self.features, 1)
+        self.batch = self.training or not self.track_running_stats
+        if self.batch:
+            if self.training and self.n == 1:
+                raise ValueError("expected more than 1 value per channel when training")
+            mu = x.mean(self.axes, dtype=np.float32)
+            var = ((x - mu.reshape(self.column)) ** 2).mean(self.axes, dtype=np.float32)
+            if self.training and self.track_running_stats:
+                self.update(mu, var)
+        else:
+            mu, var = self.running_mean, self.running_var
+        self.inv = 1 / np.sqrt(var + np.float32(self.eps))
+        self.xhat = (x - mu.reshape(self.column)) * self.inv.reshape(self.column)
+        return self.xhat * self.gamma.reshape(self.column) + self.beta.reshape(self.column)
+
+    def update(self, mu: np.ndarray, var: np.ndarray) -> None:
+        """Move the running statistics towards the batch's: r ← (1 − m)·r + m·s, s unbiased for the variance."""
+        self.num_batches_tracked += 1
+        m = np.float32(1 / self.num_batches_tracked if self.momentum is None else self.momentum)
+        unbiased = var * np.float32(self.n / (self.n - 1))
+        self.running_mean = (1 - m) * self.running_mean + m * mu
+        self.running_var = (1 - m) * self.running_var + m * unbiased
+
+    def backward(self, g: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The cotangent g of y → dx (like x), dgamma and dbeta, (C,)."""
+        dbeta = g.sum(self.axes)
+        dgamma = (g * self.xhat).sum(self.axes)
+        outer = (self.gamma * self.inv).reshape(self.column)
+        if not self.batch:
+            return outer * g, dgamma, dbeta
+        mean_g = (dbeta / np.float32(self.n)).reshape(self.column)
+        mean_gx = (dgamma / np.float32(self.n)).reshape(self.column)
+        return outer * (g - mean_g - self.xhat * mean_gx), dgamma, dbeta
+
+
+class NumPy(Adapter):
+    """Canonical and native parameters are the same thing here."""
+
+    def start(self, options: Dict[str, str]) -> Dict[str, str]:
+        if options["device"] != "cpu":
+            raise Unavailable("NumPy runs on the CPU only")
+        return {"version": np.__version__, "device": "cpu"}
+
+    def build(self, layer: Layer) -> BatchNorm:
+        if layer.dtype != "float32":
+            raise NotExpressible(f"this implementation is float32 only, not {layer.dtype}")
+        names = ("rank", "features", "eps", "momentum", "scale", "center", "track_running_stats")
+        return self.make({name: getattr(layer, name) for name in names}, layer)
+
+    def build_native(self, native: Native) -> BatchNorm:
+        return self.make({"rank": native.rank, **native.arguments}, native)
+
+    def make(self, arguments: Dict[str, Any], described: Any) -> BatchNorm:
+        self.received = self.call_text("BatchNorm", arguments)
+        with framework():
+            made = BatchNorm(**arguments)
+        for name, value in described.initial.items():
+            setattr(made, name, value.numpy())
+        return made
+
+    def step(self, layer: BatchNorm, step: Step) -> Tuple[BatchNorm, Dict[str, Array]]:
+        if step.x.dtype != "float32":
+            raise NotExpressible(f"this implementation is float32 only, not {step.x.dtype}")
+        if step.save_load:
+            self.facts.append("NumPy has no checkpoints; the layer went on as it was")
+        if step.mode != "default":
+            layer.training = step.mode == "train"
+        with framework():
+            y = layer.forward(step.x.numpy())
+        tensors = {"y": Array.of(y)}
+        if step.dy is not None:
+            dx, dgamma, dbeta = layer.backward(step.dy.numpy())
+            tensors["dx"] = Array.of(dx)
+            if layer.scale and not step.frozen:
+                tensors["dgamma"] = Array.of(dgamma)
+            if layer.center and not step.frozen:
+                tensors["dbeta"] = Array.of(dbeta)
+        return layer, tensors
+
+    def state(self, layer: BatchNorm) -> Dict[str, Array]:
+        held = {}
+        if layer.scale:
+            held["gamma"] = layer.gamma
+        if layer.center:
+            held["beta"] = layer.beta
+        if layer.track_running_stats:
+            held["running_mean"] = layer.running_mean
+            held["running_var"] = layer.running_var
+            held["num_batches_tracked"] = np.asarray(layer.num_batches_tracked, np.int64)
+        return {name: Array.of(value) for name, value in held.items()}
+
+    def constructor(self, rank: int) -> Any:
+        return BatchNorm

@@ -1,0 +1,125 @@
+"""PyTorch: torch.nn.BatchNorm1d, 2d and 3d, eager or through torch.compile, on the CPU or a CUDA device."""
+
+import io
+from typing import Any, Dict, Tuple
+
+import numpy as np
+import torch
+
+from conformance.harness import Adapter, Array, Layer, Native, NotExpressible, Step, Unavailable, framework
+
+CLASSES = {1: torch.nn.BatchNorm1d, 2: torch.nn.BatchNorm2d, 3: torch.nn.BatchNorm3d}
+STATE = {"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_var": "running_var"}
+
+
+class Torch(Adapter):
+    """Canonical parameters are torch's own, so `build` only spells them."""
+
+    def start(self, options: Dict[str, str]) -> Dict[str, str]:
+        self.device = options["device"]
+        self.execution = options["execution"]
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise Unavailable("torch sees no CUDA device")
+        if self.execution == "compiled" and not hasattr(torch, "compile"):
+            raise Unavailable(f"torch {torch.__version__} has no torch.compile")
+        torch.set_num_threads(int(options["threads"]))
+        facts = {"version": torch.__version__, "device": self.device, "execution": self.execution}
+        if self.device == "cuda":
+            facts["accelerator"] = torch.cuda.get_device_name()
+            facts["cudnn"] = str(torch.backends.cudnn.version())
+        else:
+            facts["mkldnn"] = str(torch.backends.mkldnn.is_available())
+        return facts
+
+    def build(self, layer: Layer) -> torch.nn.Module:
+        if layer.scale != layer.center:
+            raise NotExpressible("torch has one argument, affine, for gamma and beta together")
+        arguments = {
+            "num_features": layer.features,
+            "eps": layer.eps,
+            "momentum": layer.momentum,
+            "affine": layer.scale,
+            "track_running_stats": layer.track_running_stats,
+        }
+        if layer.dtype != "float32":
+            arguments["dtype"] = getattr(torch, layer.dtype)
+        return self.make(layer.rank, arguments, layer, layer.layout)
+
+    def build_native(self, native: Native) -> torch.nn.Module:
+        return self.make(native.rank, native.arguments, native, "channels_first")
+
+    def make(self, rank: int, arguments: Dict[str, Any], described: Any, layout: str) -> torch.nn.Module:
+        self.received = self.call_text(f"torch.nn.BatchNorm{rank}d", arguments)
+        with framework():
+            module = CLASSES[rank](**arguments).to(self.device)
+        self.again = lambda: CLASSES[rank](**arguments).to(self.device)
+        for name, value in described.initial.items():
+            held = getattr(module, STATE[name])
+            if held is None:
+                raise NotExpressible(f"this layer holds no {STATE[name]} to set")
+            with torch.no_grad():
+                held.copy_(self.tensor(value))
+        self.memory_format = torch.contiguous_format
+        if layout == "channels_last":
+            if rank == 1:
+                raise NotExpressible("torch has no channels-last memory format below four dimensions")
+            self.memory_format = torch.channels_last if rank == 2 else torch.channels_last_3d
+        return module
+
+    def step(self, layer: torch.nn.Module, step: Step) -> Tuple[torch.nn.Module, Dict[str, Array]]:
+        if step.save_load:
+            layer = self.reloaded(layer)
+        if step.mode != "default":
+            layer.train(step.mode == "train")
+        for parameter in layer.parameters():
+            parameter.requires_grad_(not step.frozen)
+            parameter.grad = None
+        x = self.input(step)
+        call = torch.compile(layer, fullgraph=True) if self.execution == "compiled" else layer
+        with framework():
+            y = call(x)
+        tensors = {"y": self.array(y)}
+        if step.dy is not None:
+            with framework():
+                y.backward(self.tensor(step.dy).to(memory_format=self.memory_format))
+            tensors["dx"] = self.array(x.grad)
+            for name, parameter in (("dgamma", layer.weight), ("dbeta", layer.bias)):
+                if parameter is not None and parameter.grad is not None:
+                    tensors[name] = self.array(parameter.grad)
+        return layer, tensors
+
+    def input(self, step: Step) -> torch.Tensor:
+        x = self.tensor(step.x).to(memory_format=self.memory_format)
+        if step.strided:
+            x = torch.stack((x, x), dim=-1)[..., 0]
+        return x.detach().requires_grad_(step.dy is not None)
+
+    def reloaded(self, layer: torch.nn.Module) -> torch.nn.Module:
+        """The layer's state through torch.save and torch.load into a new layer in the same mode."""
+        file = io.BytesIO()
+        with framework():
+            torch.save(layer.state_dict(), file)
+            file.seek(0)
+            fresh = self.again()
+            fresh.load_state_dict(torch.load(file))
+        return fresh.train(layer.training)
+
+    def state(self, layer: torch.nn.Module) -> Dict[str, Array]:
+        names = dict(STATE, num_batches_tracked="num_batches_tracked")
+        held = {name: getattr(layer, attribute) for name, attribute in names.items()}
+        return {name: self.array(value) for name, value in held.items() if value is not None}
+
+    def constructor(self, rank: int) -> Any:
+        return CLASSES[rank]
+
+    def tensor(self, array: Array) -> torch.Tensor:
+        values = array.numpy()
+        if array.dtype == "bfloat16":
+            return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16).to(self.device)
+        return torch.from_numpy(values).to(self.device)
+
+    def array(self, tensor: torch.Tensor) -> Array:
+        device, values = tensor.device.type, tensor.detach().cpu().contiguous()
+        if values.dtype == torch.bfloat16:
+            return Array.of(values.view(torch.int16).numpy(), "bfloat16", device)
+        return Array.of(values.numpy(), device=device)

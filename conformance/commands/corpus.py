@@ -1,0 +1,42 @@
+"""The commands on case files alone: list, validate, schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from conformance import data
+from conformance.case import Case
+from conformance.load import find, load, schema
+from conformance.selection import selector
+from conformance.target import bundled
+
+
+def read_cases(paths: Sequence[Path], select: str = "", frameworks: frozenset[str] = frozenset()) -> list[Case]:
+    """The cases of the files and folders named, or of the suite's own corpus, that the expression selects.
+
+    Raises:
+        CaseErrors: all errors of all files.
+    """
+    chosen = selector(select)
+    known = frozenset(bundled()) | frameworks
+    return [case for case in load(list(paths) or [data.folder("cases")], known) if chosen(case.id)]
+
+
+def list_cases(paths: Sequence[Path], select: str) -> None:
+    """Print the ids, one a line."""
+    for case in read_cases(paths, select):
+        print(case.id)
+
+
+def validate(paths: Sequence[Path]) -> None:
+    """Print how many files and cases are in order."""
+    cases = read_cases(paths)
+    files = find(list(paths) or [data.folder("cases")])
+    print(f"{len(files)} files, {len(cases)} cases: no errors")
+
+
+def print_schema() -> None:
+    """Print the JSON Schema of a case file."""
+    print(json.dumps(schema(), indent=2, ensure_ascii=False))

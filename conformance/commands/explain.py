@@ -1,0 +1,114 @@
+"""The command explain: one case end to end, in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from conformance.commands.corpus import read_cases
+from conformance.commands.run import COULD_NOT_RUN, choose_targets
+from conformance.compare import TensorResult
+from conformance.diagnose import name_change
+from conformance.errors import UsageError
+from conformance.oracle import Oracle
+from conformance.pairs import Side
+from conformance.pool import NotStarted, Pool
+from conformance.problem import from_wire
+from conformance.reference import CANONICAL
+from conformance.session import Settled, judged
+
+
+def explain(case_id: str, paths: Sequence[Path], named: Sequence[str], device: str) -> int:
+    """Run the case on the targets and print what each received, returned and was judged; return the exit code.
+
+    Raises:
+        UsageError: no case has that id.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    targets = choose_targets(named, device, console)
+    cases = read_cases(paths, "", frozenset(target.framework for target in targets))
+    found = [case for case in cases if case.id == case_id]
+    if not found:
+        import difflib
+
+        close = difflib.get_close_matches(case_id, [case.id for case in cases], 3, 0.4)
+        raise UsageError(
+            f"no case {case_id!r}", hint=f"near are {', '.join(close)}" if close else "see: conformance list"
+        )
+    with Pool(targets) as pool:
+        for settled in judged(found, pool):
+            _show(console, settled)
+        absent = {name: start for name, start in pool.starts.items() if isinstance(start, NotStarted)}
+    for name, start in absent.items():
+        console.print(f"{escape(name)} cannot run: {escape(start.message)}")
+    return COULD_NOT_RUN if absent and (named or len(absent) == len(targets)) else 0
+
+
+def _show(console: Console, settled: Settled) -> None:
+    problem = settled.problem
+    case = problem.case
+    console.print(f"[bold]{escape(case.id)}[/]  {escape(case.file)}:{case.line}")
+    console.print(escape(case.spec.why.strip()), style="italic")
+    for index, call in enumerate(problem.calls):
+        extra = "".join(f", {word}" for word in ("frozen", "save_load", "strided") if getattr(call, word))
+        console.print(f"step {index}: {call.mode}, x {list(call.x.shape)} {call.x.dtype.name}{extra}")
+    oracle = Oracle(problem)
+    for side in settled.sides.values():
+        _show_side(console, oracle, side)
+    for (a, b), agreement in settled.pairs.items():
+        because = f": {agreement.because}" if agreement.because else ""
+        console.print(f"[bold]{escape(a)} ~ {escape(b)}[/] {agreement.agreement}{escape(because)}")
+
+
+def _show_side(console: Console, oracle: Oracle, side: Side) -> None:
+    verdict = side.verdict
+    console.print()
+    console.print(f"[bold]{escape(side.under.name)}[/] {verdict.verdict}, {verdict.status}")
+    if side.observation.received:
+        console.print(f"  received  {escape(side.observation.received)}")
+    if verdict.because:
+        console.print(f"  because   {escape(verdict.because)}")
+    if verdict.error is not None:
+        console.print(f"  {escape(verdict.error.type)}: {escape(verdict.error.message.strip()[:2000])}")
+    for fact in side.observation.facts:
+        console.print(f"  note      {escape(fact)}")
+    if not verdict.tensors:
+        return
+    if verdict.accepted != CANONICAL:
+        changes = {k: v for k, v in vars(verdict.accepted).items() if v != getattr(CANONICAL, k)}
+        read_as = ", ".join(name_change(field, value)[0] for field, value in changes.items())
+        console.print(f"  reference under {escape(read_as)}:")
+    table = Table(show_edge=False, pad_edge=False)
+    for column in ("tensor", "worst at", "reference", "observed", "error", "bound", "error/bound", "ULP"):
+        table.add_column(column, justify="left" if column in ("tensor", "worst at") else "right")
+    for name, result in verdict.tensors.items():
+        table.add_row(*_row(name, result, oracle, side))
+    console.print(table)
+
+
+def _row(name: str, result: TensorResult, oracle: Oracle, side: Side) -> list[str]:
+    if result.problem is not None or result.ratio is None:
+        return [name, "", "", "", "", "", escape(result.problem or "?"), ""]
+    expected = oracle.expected(side.under.profile, side.verdict.accepted).get(name)
+    wire = side.observation.tensors.get(name)
+    if expected is None or wire is None or result.worst_index is None:
+        return [name, "", "", "", f"{result.max_abs:.2g}", "", f"{result.ratio:.3f}", ""]
+    at = result.worst_index
+    exact = oracle.arithmetic.lower(np.asarray(expected.value[at]))
+    seen = from_wire(wire)[at]
+    bound = expected.bound[at]
+    return [
+        name,
+        str(list(at)),
+        f"{float(exact):.9g}",
+        f"{float(seen):.9g}",
+        f"{result.ratio * bound:.2g}",
+        f"{bound:.2g}",
+        f"{result.ratio:.3f}",
+        f"{result.max_ulp:.3g}",
+    ]

@@ -1,0 +1,170 @@
+"""The command run: the main job, with progress, a summary, and the path of the report."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from conformance.case import Case
+from conformance.commands.corpus import read_cases
+from conformance.errors import UsageError
+from conformance.judge import VERDICTS, Verdict
+from conformance.pool import Limits, NotStarted, Pool, Started
+from conformance.record import RunWriter, default_folder
+from conformance.report import write_reports
+from conformance.run_folder import Run, read
+from conformance.session import judged, targets_of
+from conformance.target import MAIN, Target, configured, installed, parse
+
+AS_EXPECTED, UNEXPECTED, BAD_USAGE, COULD_NOT_RUN = 0, 1, 2, 3
+
+
+def choose_targets(named: Sequence[str], device: str, console: Console) -> list[Target]:
+    """The targets named, or of the main three those that are installed.
+
+    Raises:
+        UsageError: a name that is unknown, or given twice.
+    """
+    aliases = configured(Path.cwd())
+    if named:
+        targets = [parse(name, device=device, named=aliases) for name in named]
+        if len({target.name for target in targets}) < len(targets):
+            raise UsageError("a target is named twice")
+        return targets
+    targets = []
+    for name in MAIN:
+        target = parse(name, device=device)
+        if installed(target.profile.package) is None:
+            extra = "tensorflow" if name == "keras" else name
+            console.print(
+                f"{target.profile.name} is not installed here: pip install 'batchnorm-conformance[{extra}]'",
+                markup=False,
+            )
+        else:
+            targets.append(target)
+    return targets
+
+
+def run(
+    paths: Sequence[Path],
+    named: Sequence[str],
+    select: str,
+    out: Path | None,
+    jobs: int,
+    device: str,
+    timeout: float,
+) -> int:
+    """Run, judge and report; return the exit code."""
+    console = Console(highlight=False, soft_wrap=True)
+    targets = choose_targets(named, device, console)
+    cases = read_cases(paths, select, frozenset(target.framework for target in targets))
+    if not targets or not any(targets_of(case, targets) for case in cases):
+        console.print("nothing to run: " + ("no case was selected" if targets else "no framework is installed here"))
+        return COULD_NOT_RUN
+    limits = Limits(case_seconds=timeout)
+    folder = out or default_folder()
+    with RunWriter(folder, ["conformance", *sys.argv[1:]]) as writer, Pool(targets, limits, jobs) as pool:
+        with Watcher(console, cases, targets) as watcher:
+            for settled in judged(cases, pool, watcher.verdict):
+                case = settled.problem.case
+                writer.case(settled.problem)
+                for name, side in settled.sides.items():
+                    writer.verdict(case.id, name, side.verdict, side.observation)
+                for (a, b), agreement in settled.pairs.items():
+                    writer.pair(case.id, a, b, agreement)
+        starts = dict(pool.starts)
+        finished = writer.finish(targets, starts)
+        write_reports(read(finished), finished)
+        folder = writer.publish()
+    stored = read(folder)
+    _summarise(console, stored)
+    absent = {target.name: start for target in targets if isinstance(start := starts.get(target.name), NotStarted)}
+    for name, start in absent.items():
+        words = "is broken" if start.broken else "refused to start"
+        console.print(f"[bold]{escape(name)} {words}[/]: {escape(start.message)}")
+    console.print(f"Report: {folder / 'report.html'}", markup=False)
+    if (named and absent) or not any(isinstance(start, Started) for start in starts.values()):
+        return COULD_NOT_RUN
+    return UNEXPECTED if stored.unexpected or any(start.broken for start in absent.values()) else AS_EXPECTED
+
+
+class Watcher:
+    """Progress while a run goes on: a bar per target on a terminal, a line per tenth elsewhere."""
+
+    def __init__(self, console: Console, cases: Sequence[Case], targets: Sequence[Target]) -> None:
+        self._console = console
+        self._totals = {t.name: sum(t in targets_of(case, targets) for case in cases) for t in targets}
+        self._done: Counter[str] = Counter()
+        self._unexpected: Counter[str] = Counter()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[case]}", markup=False),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks = {
+            name: self._progress.add_task(escape(name), total=total, case="starting")
+            for name, total in self._totals.items()
+        }
+
+    def __enter__(self) -> Watcher:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def verdict(self, case: Case, target: Target, verdict: Verdict) -> None:
+        """One verdict has fallen."""
+        self._done[target.name] += 1
+        self._unexpected[target.name] += verdict.status == "unexpected"
+        done, total = self._done[target.name], self._totals[target.name]
+        if self._console.is_terminal:
+            self._progress.update(self._tasks[target.name], advance=1, case="" if done == total else case.id)
+        elif done == total or done * 10 // total != (done - 1) * 10 // total:
+            unexpected = self._unexpected[target.name]
+            note = f", {unexpected} unexpected" if unexpected else ""
+            self._console.print(f"{target.name}: {done} of {total}{note} · {case.id}", markup=False)
+
+
+def _summarise(console: Console, run: Run) -> None:
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("target")
+    table.add_column("version")
+    counts = {target["name"]: Counter[str]() for target in run.targets}
+    for verdict in run.verdicts:
+        counts[verdict["target"]].update((verdict["verdict"], verdict["status"]))
+    shown = [name for name in VERDICTS if any(count[name] for count in counts.values())]
+    for name in (*shown, "unexpected"):
+        table.add_column(name, justify="right")
+    for target in run.targets:
+        count = counts[target["name"]]
+        cells = [str(count[name] or "·") for name in (*shown, "unexpected")]
+        table.add_row(escape(target["name"]), escape(target["facts"]["version"]), *cells)
+    console.print()
+    console.print(table)
+    console.print()
+    for verdict in run.unexpected:
+        console.print(
+            f"[bold]unexpected[/] {escape(verdict['target'])} {verdict['verdict']} {escape(verdict['case'])}: "
+            f"{escape(_brief(verdict))} (expected {escape(verdict['expected'])})"
+        )
+
+
+def _brief(verdict: dict[str, object]) -> str:
+    """Why, in a line."""
+    error = verdict["error"]
+    words = verdict["because"] or (error["message"] if isinstance(error, dict) else "")
+    first = str(words).strip().splitlines() or [""]
+    return first[0][:300]

@@ -1,0 +1,19 @@
+"""Where the corpus, the adapters and the report's templates lie: inside the package, or beside it in a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def folder(name: str) -> Path:
+    """The data folder ``cases``, ``adapters`` or ``reports``.
+
+    Raises:
+        FileNotFoundError: the installation lacks it.
+    """
+    for candidate in (_PACKAGE / "_data" / name, _PACKAGE.parent / name):
+        if candidate.is_dir():
+            return candidate
+    raise FileNotFoundError(f"this installation of batchnorm-conformance lacks its {name} folder; install it again")

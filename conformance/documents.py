@@ -1,0 +1,69 @@
+"""What a document says against what a target shows: printed numbers, and a constructor's parameters."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from conformance.case import SignatureText
+from conformance.compare import Array, Expected, TensorResult, compare
+from conformance.reference import Double
+
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|[-+]?inf")
+
+
+def against_document(observed: Array, exact: Expected, text: str) -> TensorResult:
+    """A tensor against the numbers a document prints, which must be its elements in order, or one for all.
+
+    They may be apart by the bound and half a unit of the last digit printed.
+    """
+    printed = _NUMBER.findall(text)
+    if len(printed) == 1:
+        printed = printed * observed.size
+    if len(printed) != observed.size:
+        return TensorResult(None, problem=f"has {observed.size} elements, the document prints {len(printed)}")
+    wanted = np.array([float(number) for number in printed]).reshape(observed.shape)
+    rounding = np.array([_half_unit(number) for number in printed]).reshape(observed.shape)
+    bound = np.asarray(exact.bound, np.float64) + rounding
+    return compare(observed, "", Expected(wanted, bound, observed.dtype.name), "", Double())
+
+
+def _half_unit(number: str) -> float:
+    """Half a unit of the last digit printed: 0.00005 for 0.9995."""
+    mantissa, _, exponent = number.lower().partition("e")
+    decimals = len(mantissa.partition(".")[2])
+    return 0.5 * 10.0 ** (int(exponent or 0) - decimals)
+
+
+def against_signature(real: Sequence[tuple[str, str | None]], documented: SignatureText) -> dict[str, str]:
+    """How a constructor's parameters differ from the documented ones: kind of difference → what differs."""
+    defaults = dict(real)
+    added = [name if text is None else f"{name}={text}" for name, text in real if name not in documented]
+    removed = [name for name in documented if name not in defaults]
+    changed = [
+        f"{name}={defaults[name]}, documented {text}"
+        for name, text in documented.items()
+        if name in defaults and not _same_default(defaults[name], text)
+    ]
+    kept = [name for name, _ in real if name in documented]
+    moved = kept != [name for name in documented if name in defaults]
+    found = {
+        "added": ", ".join(added),
+        "removed": ", ".join(removed),
+        "changed": "; ".join(changed),
+        "reordered": ", ".join(kept) if moved else "",
+    }
+    return {kind: words for kind, words in found.items() if words}
+
+
+def _same_default(real: str | None, documented: str | None) -> bool:
+    """Equal as Python values, so that 1e-5 is 1e-05; as text where they are no literals."""
+    if real is None or documented is None:
+        return real is documented
+    try:
+        return bool(ast.literal_eval(real) == ast.literal_eval(documented))
+    except (ValueError, SyntaxError):
+        return real == documented

@@ -1,0 +1,233 @@
+"""What a run found, told once per cause: one convention may explain hundreds of cases.
+
+Pure functions of a stored run; `conformance.report` writes down what they return.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from conformance.diagnose import HYPOTHESES
+from conformance.judge import VERDICTS
+from conformance.run_folder import Run
+
+#: A line of results.jsonl.
+Line = dict[str, Any]
+
+_SENTENCES = {hypothesis.name: hypothesis.sentence for hypothesis in HYPOTHESES} | {
+    "unexplained": "no convention and no fault of the catalogue explains these",
+    "inaccurate": "right, but beyond the strict bound; within the weak one",
+}
+_NUMBERS = re.compile(r"[-+]?\d[\d.]*(?:e[-+]?\d+)?(?:, ?[-+]?\d[\d.]*(?:e[-+]?\d+)?)*")
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """A finding on one case.
+
+    Attributes:
+        note: what is particular to this case; empty where the finding's sentence says all.
+        off: the worst tensor's error as a fraction of its bound, infinite where something else is wrong.
+    """
+
+    case: str
+    note: str
+    off: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One cause on one target, and the cases in which it shows.
+
+    Attributes:
+        cause: name of the convention, fault or problem, the type of the exception, or the verdict.
+        sentence: the cause in words, without a full stop.
+        expected: the verdicts that were expected.
+    """
+
+    target: str
+    verdict: str
+    status: str
+    cause: str
+    sentence: str
+    expected: str
+    occurrences: tuple[Occurrence, ...]
+
+    @property
+    def unexpected(self) -> bool:
+        return self.status == "unexpected"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The verdicts of one target in one topic.
+
+    Attributes:
+        counts: verdict and number, the worst verdict first.
+    """
+
+    counts: tuple[tuple[str, int], ...]
+    unexpected: int
+
+    @property
+    def worst(self) -> str:
+        return self.counts[0][0]
+
+
+@dataclass(frozen=True)
+class PairFinding:
+    """How often two targets agree, and what sets them apart.
+
+    Attributes:
+        differences: what explains them, and the cases so explained; the commonest first.
+    """
+
+    pair: tuple[str, str]
+    agree: int
+    differ: int
+    differences: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def rank(verdict: str) -> int:
+    """Place of a verdict from best to worst; one that this version does not know is worse than all."""
+    return VERDICTS.index(verdict) if verdict in VERDICTS else len(VERDICTS)
+
+
+def count(lines: Iterable[Line]) -> tuple[tuple[str, int], ...]:
+    """Verdicts and their numbers, the worst first."""
+    counted = Counter(line["verdict"] for line in lines)
+    return tuple(sorted(counted.items(), key=lambda item: -rank(item[0])))
+
+
+def cells(run: Run) -> dict[str, dict[str, Cell]]:
+    """Topic → target → its verdicts there, topics in the order of the cases."""
+    grouped: dict[str, dict[str, list[Line]]] = {}
+    for case in run.cases.values():
+        grouped.setdefault(topic(case), {})
+    for line in run.verdicts:
+        of_topic = grouped.setdefault(topic(run.cases.get(line["case"], line)), {})
+        of_topic.setdefault(line["target"], []).append(line)
+    return {name: {target: _cell(lines) for target, lines in row.items()} for name, row in grouped.items()}
+
+
+def _cell(lines: Sequence[Line]) -> Cell:
+    return Cell(count(lines), sum(line["status"] == "unexpected" for line in lines))
+
+
+def topic(case: Line) -> str:
+    """The file part of the id."""
+    return str(case.get("topic") or case["case"].rpartition("/")[0])
+
+
+def findings(run: Run) -> tuple[Finding, ...]:
+    """Every cause on every target: unexpected ones first and the worst first of these, then by number of cases.
+
+    A verdict that takes several declared conventions stands under each of them.
+    """
+    grouped: dict[tuple[str, ...], list[Line]] = {}
+    for line in run.verdicts:
+        if line["status"] != "unexpected" and line["verdict"] == "conforms":
+            continue
+        for cause in _causes(line):
+            key = (line["status"], line["target"], line["verdict"], cause, line["expected"])
+            grouped.setdefault(key, []).append(line)
+    return tuple(sorted((_finding(key, lines) for key, lines in grouped.items()), key=_importance))
+
+
+def _importance(finding: Finding) -> tuple[Any, ...]:
+    severity = -rank(finding.verdict) if finding.unexpected else 0
+    return (not finding.unexpected, severity, -len(finding.occurrences), finding.target, finding.cause)
+
+
+def _causes(line: Line) -> tuple[str, ...]:
+    if line["diagnosis"]:
+        return parts(line["diagnosis"]) if line["verdict"] == "conventional" else (line["diagnosis"],)
+    if line["error"]:
+        return (f"{line['error']['type']}: {_masked(first_line(line['error']['message']))}",)
+    return (line["verdict"],)
+
+
+def parts(diagnosis: str) -> tuple[str, ...]:
+    """The names that a diagnosis joins; the + of an exponent joins nothing."""
+    return tuple(re.split(r"\+(?=[a-z])", diagnosis))
+
+
+def first_line(message: str) -> str:
+    """The first line of a message that says something."""
+    return next((line.strip() for line in message.splitlines() if line.strip()), "")
+
+
+def _masked(text: str) -> str:
+    """A text without its numbers, in which messages of one cause differ."""
+    return _NUMBERS.sub("…", text)
+
+
+def _finding(key: tuple[str, ...], lines: Sequence[Line]) -> Finding:
+    status, target, verdict, cause, expected = key
+    sentence = _sentence(cause, lines)
+    ordered = sorted((_occurrence(line, cause, sentence) for line in lines), key=lambda found: -found.off)
+    name = lines[0]["error"]["type"] if lines[0]["error"] and not lines[0]["diagnosis"] else cause
+    return Finding(target, verdict, status, name, sentence, expected, tuple(ordered))
+
+
+def _sentence(cause: str, lines: Sequence[Line]) -> str:
+    """The cause in words: the catalogue's, or what all the verdicts say, numbers aside."""
+    known = [_SENTENCES.get(part) for part in parts(cause)]
+    if all(known):
+        return ", and ".join(sentence for sentence in known if sentence)
+    if len(parts(cause)) == 1 and lines[0]["verdict"] == "conventional":
+        return cause.replace("-", " ")
+    said = [line["because"] for line in lines]
+    if not any(said):
+        return f"expected {lines[0]['expected']}, but the verdict is {lines[0]['verdict']}"
+    if len(set(said)) == 1:
+        return str(said[0])
+    masked = {_masked(text) for text in said}
+    return masked.pop() if len(masked) == 1 else Counter(said).most_common(1)[0][0]
+
+
+def _occurrence(line: Line, cause: str, sentence: str) -> Occurrence:
+    return Occurrence(line["case"], _note(line, cause, sentence), worst(line["tensors"]))
+
+
+def _note(line: Line, cause: str, sentence: str) -> str:
+    if line["verdict"] == "conventional" and line["diagnosis"]:
+        others = [name for name in parts(line["diagnosis"]) if name != cause]
+        return f"with {', '.join(others)}" if others else ""
+    note = str(line["because"])
+    if note in (sentence, "") or (_masked(note) == sentence and not line["tensors"]):
+        return ""
+    return note.removeprefix(f"{sentence}: ").removeprefix("right, but ")
+
+
+def worst(tensors: dict[str, Any]) -> float:
+    """The largest error as a fraction of its bound, infinite where a tensor has another problem."""
+    return max((off(tensor) for tensor in tensors.values()), default=0.0)
+
+
+def off(tensor: dict[str, Any]) -> float:
+    """A tensor's error as a fraction of its bound, infinite where that is not what is wrong with it."""
+    return math.inf if tensor.get("problem") or tensor["ratio"] is None else float(tensor["ratio"])
+
+
+def pair_findings(run: Run) -> tuple[PairFinding, ...]:
+    """Every pair of targets, in the order of the run."""
+    grouped: dict[tuple[str, str], list[Line]] = {}
+    for line in run.pairs:
+        grouped.setdefault((line["pair"][0], line["pair"][1]), []).append(line)
+    return tuple(_pair_finding(pair, lines) for pair, lines in grouped.items())
+
+
+def _pair_finding(pair: tuple[str, str], lines: Sequence[Line]) -> PairFinding:
+    explained: dict[str, list[str]] = {}
+    for line in lines:
+        if line["agreement"] != "agree":
+            explained.setdefault(line["because"], []).append(line["case"])
+    ordered = sorted(explained.items(), key=lambda item: -len(item[1]))
+    differ = sum(len(cases) for cases in explained.values())
+    return PairFinding(pair, len(lines) - differ, differ, tuple((why, tuple(cases)) for why, cases in ordered))

@@ -1,0 +1,313 @@
+"""The adapter's half of a worker: what an adapter is, and the loop that serves cases to it.
+
+Runs on Python 3.8 and NumPy 1.19, because old framework versions live there, and imports nothing else. The main
+process sends this file's source to the worker, so a worker's environment needs NumPy and its framework only.
+
+An adapter is one file with one subclass of `Adapter`. It builds layers and runs steps; it never judges::
+
+    class Torch(Adapter):
+        def start(self, options): ...          # import the framework, say what it is
+        def build(self, layer): ...            # a real layer from canonical parameters
+        def build_native(self, native): ...    # a real layer from arguments as a user types them
+        def step(self, layer, step): ...       # call it once, return what came out
+        def state(self, layer): ...            # gamma, beta and the running statistics
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import linecache
+import sys
+import time
+import traceback
+import types
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+
+#: NumPy dtypes that cross the channel. bfloat16, which NumPy lacks, crosses as its bits in uint16.
+DTYPES = {
+    "float64": np.float64,
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": np.uint16,
+    "int64": np.int64,
+    "int32": np.int32,
+}
+
+
+class Unavailable(Exception):
+    """The target cannot run here: a device or backend that was asked for is not there. Raised by `Adapter.start`."""
+
+
+class NotExpressible(Exception):
+    """The framework's layer has no way to say this canonical parameter (torch has no gamma without beta)."""
+
+
+class Refused(Exception):
+    """The framework itself raised; carries the type's name and the message. Made by `framework`."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+
+
+@contextlib.contextmanager
+def framework() -> Iterator[None]:
+    """Mark a call into the framework: what it raises is an observation (`Refused`), not a fault of the adapter."""
+    try:
+        yield
+    except (Refused, NotExpressible):
+        raise
+    except Exception as error:
+        raise Refused(type(error).__name__, str(error)) from error
+
+
+@dataclass(frozen=True)
+class Array:
+    """A tensor as raw little-endian C-ordered bytes, with its dtype's name, its shape and the device it was on."""
+
+    dtype: str
+    shape: Tuple[int, ...]
+    data: bytes
+    device: str = "cpu"
+
+    @classmethod
+    def of(cls, array: Any, dtype: Optional[str] = None, device: str = "cpu") -> Array:
+        """Wrap a NumPy array. For bfloat16 give its bits as uint16 and ``dtype="bfloat16"``."""
+        values = np.asarray(array, order="C")  # ascontiguousarray would turn a scalar into a vector
+        return cls(dtype or values.dtype.name, tuple(int(n) for n in values.shape), values.tobytes(), device)
+
+    def numpy(self) -> np.ndarray:
+        """The values as a fresh writable array; the bits as uint16 where the dtype is bfloat16."""
+        return np.frombuffer(self.data, DTYPES[self.dtype]).reshape(self.shape).copy()
+
+    def pack(self) -> Dict[str, Any]:
+        return {"dtype": self.dtype, "shape": list(self.shape), "data": self.data, "device": self.device}
+
+    @classmethod
+    def unpack(cls, packed: Dict[str, Any]) -> Array:
+        return cls(packed["dtype"], tuple(packed["shape"]), packed["data"], packed.get("device", "cpu"))
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Values to put in place of the layer's own initial ones: (features,) arrays, None to leave them alone."""
+
+    gamma: Optional[Array] = None
+    beta: Optional[Array] = None
+    running_mean: Optional[Array] = None
+    running_var: Optional[Array] = None
+
+    def items(self) -> List[Tuple[str, Array]]:
+        return [(name, value) for name, value in vars(self).items() if value is not None]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer in canonical terms; every word means what it means in torch.
+
+    `momentum` weighs the new batch (None: cumulative average); `dtype` is that of parameters and statistics; `layout`
+    says where the channels lie in memory, while every array that crosses the channel is (N, C, *spatial).
+    """
+
+    rank: int
+    features: int
+    eps: float
+    momentum: Optional[float]
+    scale: bool
+    center: bool
+    track_running_stats: bool
+    dtype: str
+    layout: str
+    initial: Initial = field(default_factory=Initial)
+
+
+@dataclass(frozen=True)
+class Native:
+    """A layer in the framework's own terms: constructor arguments exactly as a user types them."""
+
+    rank: int
+    arguments: Dict[str, Any]
+    initial: Initial = field(default_factory=Initial)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of the layer.
+
+    `mode` is train, eval or default (the layer is called as it stands). `x` and the cotangent `dy` are
+    (N, C, *spatial). `frozen` marks the layer's parameters as not to be trained; `save_load` sends its state through
+    the framework's own checkpoint into a new layer before the call; `strided` makes x a non-contiguous view.
+    """
+
+    mode: str
+    x: Array
+    dy: Optional[Array] = None
+    frozen: bool = False
+    save_load: bool = False
+    strided: bool = False
+
+
+class Adapter:
+    """What one framework needs to take part. Subclass it once in ``adapter.py``.
+
+    Attributes:
+        received: the constructor call as the framework saw it; `build` and `build_native` set it.
+        facts: remarks for the record ("the view was copied: TensorFlow has no strides"); cleared for every case.
+    """
+
+    def __init__(self) -> None:
+        self.received = ""
+        self.facts: List[str] = []
+
+    def start(self, options: Dict[str, str]) -> Dict[str, str]:
+        """Import the framework and set it up; return facts: version, device, and what else decides results.
+
+        `options` holds device, threads and what else the target's specification names.
+
+        Raises:
+            Unavailable: the device, backend or execution asked for is not there.
+        """
+        raise NotImplementedError
+
+    def build(self, layer: Layer) -> Any:
+        """A new layer with these parameters, initial values in place."""
+        raise NotImplementedError
+
+    def build_native(self, native: Native) -> Any:
+        """A new layer from constructor arguments as a user types them."""
+        raise NotImplementedError
+
+    def step(self, layer: Any, step: Step) -> Tuple[Any, Dict[str, Array]]:
+        """Call the layer once.
+
+        Returns the layer (a new one after `save_load`) and what came out, (N, C, *spatial): ``y`` and, where a
+        cotangent was given, ``dx``, and ``dgamma`` and ``dbeta`` where the layer learns them.
+        """
+        raise NotImplementedError
+
+    def state(self, layer: Any) -> Dict[str, Array]:
+        """The arrays the layer holds: gamma and beta where it learns them, running_mean, running_var and, where the
+        framework counts batches, num_batches_tracked."""
+        raise NotImplementedError
+
+    def constructor(self, rank: int) -> Any:
+        """The public constructor of the layer for this rank, for `inspect.signature`."""
+        raise NotImplementedError
+
+    def call_text(self, name: str, arguments: Dict[str, Any]) -> str:
+        """A constructor call as a user would type it: ``nn.BatchNorm2d(num_features=3, eps=1e-05)``."""
+        return "{}({})".format(name, ", ".join("{}={!r}".format(key, value) for key, value in arguments.items()))
+
+
+def _initial(packed: Dict[str, Any]) -> Initial:
+    return Initial(**{name: Array.unpack(value) for name, value in packed.items()})
+
+
+def _observe(adapter: Adapter, request: Dict[str, Any], steps: List[Dict[str, Any]]) -> None:
+    """Run one case, appending what each step returned to `steps`, so that an error leaves the steps before it."""
+    initial = _initial(request["initial"])
+    if request.get("native") is not None:
+        layer = adapter.build_native(Native(request["rank"], request["native"], initial))
+    else:
+        layer = adapter.build(Layer(initial=initial, **request["layer"]))
+    for packed in request["steps"]:
+        x = Array.unpack(packed["x"])
+        dy = None if packed["dy"] is None else Array.unpack(packed["dy"])
+        step = Step(packed["mode"], x, dy, packed["frozen"], packed["save_load"], packed["strided"])
+        layer, tensors = adapter.step(layer, step)
+        tensors = dict(tensors, **adapter.state(layer))
+        steps.append({name: array.pack() for name, array in tensors.items()})
+
+
+def _signature(adapter: Adapter, rank: int) -> List[List[Optional[str]]]:
+    """The parameters of the public constructor in order: [name, repr of the default or None]."""
+    with framework():
+        parameters = inspect.signature(adapter.constructor(rank)).parameters.values()
+    return [[p.name, None if p.default is p.empty else repr(p.default)] for p in parameters if p.name != "self"]
+
+
+def answer(adapter: Adapter, request: Dict[str, Any]) -> Dict[str, Any]:
+    """Run one request and say what happened: the observation, or whose fault it was that there is none."""
+    started = time.perf_counter()
+    adapter.facts = []
+    adapter.received = ""
+    steps: List[Dict[str, Any]] = []
+    signature: Optional[List[List[Optional[str]]]] = None
+    error: Optional[Dict[str, str]] = None
+    try:
+        if request.get("signature"):
+            signature = _signature(adapter, request["rank"])
+        else:
+            _observe(adapter, request, steps)
+    except Refused as refusal:
+        error = {"fault": "framework", "type": refusal.kind, "message": refusal.message}
+    except NotExpressible as limit:
+        error = {"fault": "framework", "type": "NotExpressible", "message": str(limit)}
+    except Exception as slip:
+        error = {"fault": "adapter", "type": type(slip).__name__, "message": traceback.format_exc()}
+    return {
+        "id": request["id"],
+        "steps": steps,
+        "signature": signature,
+        "error": error,
+        "received": adapter.received,
+        "facts": list(adapter.facts),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def load_adapter(source: str, path: str) -> Adapter:
+    """Execute an adapter's source and return its one `Adapter` subclass, made.
+
+    Raises:
+        TypeError: the file defines no subclass of `Adapter`, or more than one.
+    """
+    module = types.ModuleType("conformance_adapter")
+    module.__file__ = path
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    # MindSpore's GRAPH mode compiles functions from their source, which need not lie at this path on this host.
+    linecache.cache[path] = (len(source), None, source.splitlines(True), path)
+    exec(compile(source, path, "exec"), vars(module))
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Adapter) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise TypeError("{} must define exactly one subclass of Adapter, it defines {}".format(path, len(found)))
+    return found[0]()
+
+
+def serve(channel: Any, source: str, path: str, options: Dict[str, str]) -> None:
+    """Start the adapter, say hello, then answer requests until the channel closes.
+
+    The hello is ``{"facts": …}``, or ``{"unavailable": message}``, or ``{"broken": traceback}``.
+    """
+    try:
+        adapter = load_adapter(source, path)
+        facts = dict(adapter.start(options))
+    except Unavailable as missing:
+        channel.send({"unavailable": str(missing)})
+        return
+    except (ImportError, ModuleNotFoundError) as missing:
+        channel.send({"unavailable": "{}: {}".format(type(missing).__name__, missing)})
+        return
+    except Exception:
+        channel.send({"broken": traceback.format_exc()})
+        return
+    facts.setdefault("python", ".".join(str(n) for n in sys.version_info[:3]))
+    facts.setdefault("numpy", np.__version__)
+    facts.setdefault("threads", options.get("threads", ""))
+    channel.send({"facts": {str(name): str(fact) for name, fact in facts.items()}})
+    for request in channel:
+        reply = answer(adapter, request)
+        try:
+            channel.send(reply)
+        except Exception as slip:  # the adapter put something in its arrays that cannot cross
+            error = {"fault": "adapter", "type": type(slip).__name__, "message": traceback.format_exc()}
+            channel.send(dict(reply, steps=[], signature=None, error=error, received="", facts=[]))

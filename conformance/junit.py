@@ -1,0 +1,103 @@
+"""A run as JUnit XML, which every CI shows: a suite per target, a test per case.
+
+What was expected passes, or is skipped with the reason where the framework does something else than the reference;
+what was not fails with its evidence. A target that did not start is an error of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+from conformance.findings import off
+from conformance.run_folder import Run
+from conformance.safe_text import clean_all, one_line, shorten
+
+#: Messages longer than this are cut in the middle; a framework may print its whole C++ stack.
+MESSAGE_LIMIT = 4_000
+_WORST_TENSORS = 5
+
+
+def junit(run: Run) -> str:
+    """The run as a JUnit XML document."""
+    run = dataclasses.replace(
+        run, info=clean_all(run.info), cases=clean_all(run.cases), verdicts=clean_all(run.verdicts)
+    )
+    root = ElementTree.Element("testsuites", name="batchnorm-conformance")
+    for target in run.info["targets"]:
+        verdicts = [line for line in run.verdicts if line["target"] == target["name"]]
+        root.append(_suite(run, target, verdicts) if target["ran"] else _no_suite(run, target))
+    for name in ("tests", "failures", "errors", "skipped"):
+        root.set(name, str(sum(int(suite.get(name, 0)) for suite in root)))
+    root.set("time", f"{sum(float(suite.get('time', 0)) for suite in root):.3f}")
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _suite(run: Run, target: dict[str, Any], verdicts: Sequence[dict[str, Any]]) -> ElementTree.Element:
+    suite = ElementTree.Element("testsuite", name=target["name"], timestamp=run.info["started"])
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in target["facts"].items():
+        ElementTree.SubElement(properties, "property", name=name, value=str(value))
+    for line in verdicts:
+        suite.append(_test(run.cases.get(line["case"], {}), line))
+    suite.set("tests", str(len(verdicts)))
+    suite.set("failures", str(len(suite.findall("testcase/failure"))))
+    suite.set("errors", "0")
+    suite.set("skipped", str(len(suite.findall("testcase/skipped"))))
+    suite.set("time", f"{sum(line['seconds'] for line in verdicts):.3f}")
+    return suite
+
+
+def _no_suite(run: Run, target: dict[str, Any]) -> ElementTree.Element:
+    counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0.000"}
+    suite = ElementTree.Element("testsuite", name=target["name"], timestamp=run.info["started"], **counts)
+    test = ElementTree.SubElement(suite, "testcase", classname=target["name"], name="starts", time="0.000")
+    message = target["message"] or "the target was not started"
+    error = ElementTree.SubElement(test, "error", type="did not run", message=one_line(message))
+    error.text = shorten(message, MESSAGE_LIMIT)
+    return suite
+
+
+def _test(case: dict[str, Any], line: dict[str, Any]) -> ElementTree.Element:
+    test = ElementTree.Element(
+        "testcase",
+        classname=f"{line['target']}.{line['case'].rpartition('/')[0].replace('/', '.')}",
+        name=line["case"].rpartition("/")[2],
+        time=f"{line['seconds']:.3f}",
+    )
+    if case:
+        test.set("file", case["file"])
+        test.set("line", str(case["line"]))
+    if line["status"] == "unexpected":
+        verdict = line["verdict"] + (f" ({line['diagnosis']})" if line["diagnosis"] else "")
+        message = f"{verdict}, expected {line['expected']}" + (f": {line['because']}" if line["because"] else "")
+        failure = ElementTree.SubElement(test, "failure", type=line["verdict"], message=one_line(message, 300))
+        failure.text = _evidence(case, line)
+    elif line["verdict"] not in ("conforms", "conventional"):
+        reason = one_line(f"{line['verdict']} as expected: {line['because']}", 300)
+        ElementTree.SubElement(test, "skipped", type=f"expected {line['verdict']}", message=reason)
+    return test
+
+
+def _evidence(case: dict[str, Any], line: dict[str, Any]) -> str:
+    """What a person needs to see why a test failed, the first thing first."""
+    said = [f"{line['case']} on {line['target']}: {line['verdict']}, expected {line['expected']}", line["because"]]
+    said += [line["received"]] if line["received"] else []
+    ranked = sorted(line["tensors"].items(), key=lambda item: -off(item[1]))
+    said += [_words(name, tensor) for name, tensor in ranked[:_WORST_TENSORS] if off(tensor) > 1]
+    if line["error"]:
+        said.append(shorten(f"{line['error']['type']}: {line['error']['message']}", MESSAGE_LIMIT))
+    if case:
+        said.append(f"{case['file']}:{case['line']}")
+    return "\n".join(text for text in said if text)
+
+
+def _words(name: str, tensor: dict[str, Any]) -> str:
+    if tensor.get("problem"):
+        return f"{name} {tensor['problem']}"
+    if tensor["ratio"] is None:
+        return f"{name} is beyond its bound"
+    return f"{name} is {tensor['ratio']:.3g} bounds off at {tensor['worst_index']}, by {tensor['max_abs'] or 0:.3g}"

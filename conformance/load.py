@@ -1,0 +1,359 @@
+"""YAML files to cases: found, read, expanded and checked; or, if anything is wrong, everything that is wrong.
+
+Nothing is returned while any file has an error, so a bad case never runs as something else, and never hides.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from conformance.case import FORMAT, Case
+from conformance.check import check, unknown_keys
+from conformance.document import MAX_BYTES, DocumentError, Entry, Fault, Mark, Node, parse
+from conformance.errors import UsageError
+from conformance.expand import MAX_CASES, MAX_VALUES, Axis, axes_of, count, expand, with_defaults
+from conformance.schema import NAME, closest, nearest, schema
+
+__all__ = ["CaseError", "CaseErrors", "corpus_root", "find", "is_case_file", "load", "load_file", "schema"]
+
+SUFFIXES = (".yaml", ".yml")
+#: Faults looked at in one file, repeats included, before the rest waits until these are mended.
+MAX_FAULTS = 10_000
+
+_KEYS = ("conformance", "about", "defaults", "cases")
+# Tells our files from others without parsing them, so that ours are known even when they are broken.
+_MARKER = re.compile(rb"""(\A(\xef\xbb\xbf)?\s*(\{\s*)?|^)["']?conformance["']?[ \t]*:""", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class CaseError:
+    """One thing wrong with one case file. Renders as ``file:line:column: path: message (hint)``.
+
+    Attributes:
+        line: from 1; 0 where the file as a whole is meant, as with one that does not exist.
+        column: from 1; 0 where the line says enough.
+        path: dotted keys as the file writes them, from the case's body down; empty where the place says it all.
+    """
+
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        """One line, whatever a hostile file has put into it."""
+        place = ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)])
+        what = f"{_short(self.path, 200)}: " if self.path else ""
+        hint = f" ({_short(self.hint, 400)})" if self.hint else ""
+        return _printable(f"{place}: {what}{_short(self.message, 400)}{hint}")
+
+
+class CaseErrors(UsageError):  # noqa: N818 (it is several)
+    """Raised for case files that cannot run; carries every error of every file."""
+
+    def __init__(self, errors: Sequence[CaseError]) -> None:
+        super().__init__("\n".join(map(str, errors)))
+        self.errors = tuple(errors)
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def load(paths: Sequence[Path], frameworks: frozenset[str] | None = None) -> list[Case]:
+    """The cases of files and folders, in the order of the files and then as written.
+
+    Args:
+        paths: case files, and folders to search.
+        frameworks: names that cases may speak to; None for any.
+
+    Raises:
+        CaseErrors: anything is wrong with any of them.
+    """
+    found, errors = _search(paths)
+    cases: list[Case] = []
+    for file in found:
+        try:
+            cases += load_file(file.path, file.root, frameworks)
+        except CaseErrors as error:
+            errors += error.errors
+    errors += _repeated(cases)
+    if errors:
+        raise CaseErrors(errors)
+    return cases
+
+
+def find(paths: Sequence[Path]) -> list[Path]:
+    """The case files among `paths` and, searched recursively, in them.
+
+    In a folder, YAML files without a top-level ``conformance`` key are not ours and are left alone; so are hidden
+    files and folders.
+
+    Raises:
+        CaseErrors: a path does not exist or cannot be read.
+    """
+    found, errors = _search(paths)
+    if errors:
+        raise CaseErrors(errors)
+    return [file.path for file in found]
+
+
+def is_case_file(path: Path) -> bool:
+    """Whether a file has a top-level ``conformance`` key; a broken file has if a line begins with it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    data = _read(path)
+    if _MARKER.search(data):
+        return True
+    try:
+        return b"conformance" in data and "conformance" in parse(data).entries
+    except DocumentError:
+        return False
+
+
+def load_file(path: Path, root: Path | None = None, frameworks: frozenset[str] | None = None) -> list[Case]:
+    """The cases of one file.
+
+    Args:
+        path: the file, which is taken to be ours.
+        root: what ids are relative to where no folder above the file is named ``cases``; None: the file's folder.
+        frameworks: as in `load`.
+
+    Raises:
+        CaseErrors: anything is wrong with it.
+    """
+    name = str(path)
+    try:
+        document = parse(_read(path))
+    except (OSError, ValueError) as error:
+        raise CaseErrors([_unreadable(path, error)]) from None
+    except DocumentError as error:
+        raise CaseErrors([_placed(name, fault) for fault in error.faults]) from None
+    file = _File(name, _topic(path, root), frameworks)
+    cases = list(file.cases(document))
+    if file.faults:
+        faults = sorted(dict.fromkeys(file.faults), key=lambda fault: (fault.mark.line, fault.mark.column))
+        raise CaseErrors([_placed(name, fault) for fault in faults])
+    return cases
+
+
+def corpus_root(path: Path, named: Path | None = None) -> Path:
+    """What the ids of a file's cases are relative to, so that they do not depend on which path was named.
+
+    The nearest folder above the file that is called ``cases``; else `named`, the folder that was searched; else the
+    file's own folder.
+    """
+    absolute = Path(os.path.abspath(path))
+    corpus = next((folder for folder in absolute.parents if folder.name == "cases"), None)
+    return corpus or (absolute.parent if named is None else Path(os.path.abspath(named)))
+
+
+def _topic(path: Path, root: Path | None) -> str:
+    """The file part of ids: its path below the root, without suffix, in characters that are safe anywhere."""
+    absolute = Path(os.path.abspath(path))
+    base = corpus_root(path, root)
+    relative = absolute.relative_to(base) if absolute.is_relative_to(base) else Path(absolute.name)
+    return "/".join(re.sub(r"[^\w.+-]", "_", part) for part in relative.with_suffix("").parts)
+
+
+# Files
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A file to load, and the folder that was searched for it."""
+
+    path: Path
+    root: Path | None
+
+
+def _search(paths: Iterable[Path]) -> tuple[list[_Found], list[CaseError]]:
+    """The files that `paths` mean, each once, and the paths that mean none."""
+    found: dict[str, _Found] = {}
+    errors: list[CaseError] = []
+    for path in paths:
+        try:
+            if stat.S_ISDIR(path.stat().st_mode):
+                for file in _below(path, errors):
+                    found.setdefault(os.path.abspath(file), _Found(file, path))
+            else:
+                found.setdefault(os.path.abspath(path), _Found(path, None))
+        except (OSError, ValueError) as error:
+            errors.append(_unreadable(path, error))
+    return list(found.values()), errors
+
+
+def _below(folder: Path, errors: list[CaseError]) -> Iterator[Path]:
+    """The case files in a folder, sorted."""
+
+    def unreadable(error: OSError) -> None:
+        errors.append(_unreadable(Path(error.filename), error))
+
+    for parent, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if name.startswith(".") or path.suffix not in SUFFIXES:
+                continue
+            try:
+                if is_case_file(path):
+                    yield path
+            except OSError as error:
+                errors.append(_unreadable(path, error))
+
+
+def _read(path: Path) -> bytes:
+    """A file's bytes, one more than the limit at most: a large file, a device or a pipe costs nothing."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(None, "it is no regular file")
+    with path.open("rb") as stream:
+        return stream.read(MAX_BYTES + 1)
+
+
+def _unreadable(path: Path, error: Exception) -> CaseError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return CaseError(str(path), 0, 0, "", f"cannot be read: {reason}")
+
+
+def _placed(file: str, fault: Fault) -> CaseError:
+    return CaseError(file, fault.mark.line, fault.mark.column, fault.path, fault.message, fault.hint)
+
+
+def _repeated(cases: Iterable[Case]) -> Iterator[CaseError]:
+    """Ids that two files give: the second is at fault, once for each line that repeats some."""
+    taken: dict[str, Case] = {}
+    told: set[tuple[str, int]] = set()
+    for case in cases:
+        first = taken.setdefault(case.id, case)
+        if first is not case and (case.file, case.line) not in told:
+            told.add((case.file, case.line))
+            message = f"the id {case.id} is taken already, by {first.file}:{first.line}"
+            hint = "rename one of the files, or put both below a folder named cases"
+            yield CaseError(case.file, case.line, 0, "", message, hint)
+
+
+# What is in a file
+
+
+class _File:
+    """One file on its way to cases; what is wrong with it gathers in `faults`."""
+
+    def __init__(self, name: str, topic: str, frameworks: frozenset[str] | None) -> None:
+        self._name = name
+        self._topic = topic
+        self._frameworks = frameworks
+        self._affordable = True
+        self._examined = 0
+        self.faults: list[Fault] = []
+
+    def cases(self, document: Node) -> Iterator[Case]:
+        """The cases of a whole document; those with faults are left out."""
+        if not self._ours(document):
+            return
+        about = self._about(document)
+        defaults = self._defaults(document)
+        planned = list(self._planned(defaults, document))
+        if self._affordable:
+            for name, case, axes in planned:
+                yield from self._expanded(name, case, axes, about)
+
+    def _fault(self, mark: Mark, path: str, message: str, hint: str = "") -> None:
+        self.faults.append(Fault(mark, path, message, hint))
+
+    def _ours(self, document: Node) -> bool:
+        version = document.entries.get("conformance")
+        if version is None:
+            near = closest("conformance", document.entries)
+            mark = document.entries[near].key if near else document.mark
+            message = "this is no case file: it has no top-level key conformance"
+            self._fault(mark, "", message, f"begin with conformance: {FORMAT}")
+        elif type(version.node.value) is not int or version.node.value != FORMAT:
+            message = f"this version of the suite reads format {FORMAT}"
+            self._fault(version.mark, "conformance", message, f"write conformance: {FORMAT}")
+        else:
+            return True
+        return False
+
+    def _about(self, document: Node) -> str:
+        for key, entry in document.entries.items():
+            if key not in _KEYS:
+                self._fault(entry.key, key, "unknown key", nearest(key, _KEYS))
+        found = document.entries.get("about")
+        if found is None:
+            self._fault(document.mark, "about", "is missing", "say in a sentence what the file is about")
+        elif not isinstance(found.node.value, str) or not found.node.value.strip():
+            self._fault(found.mark, "about", "should be text", "say in a sentence what the file is about")
+        else:
+            return found.node.value
+        return ""
+
+    def _defaults(self, document: Node) -> Node:
+        found = document.entries.get("defaults")
+        if found is not None and isinstance(found.node.value, dict):
+            self.faults += unknown_keys(found)
+            return found.node
+        if found is not None and found.node.value is not None:
+            self._fault(found.mark, "defaults", "should be a mapping")
+        return Node({}, document.mark)
+
+    def _named(self, document: Node) -> Iterator[tuple[str, Entry]]:
+        found = document.entries.get("cases")
+        if found is None:
+            self._fault(document.mark, "cases", "is missing")
+        elif not isinstance(found.node.value, dict) or not found.node.value:
+            self._fault(found.mark, "cases", "should be a mapping of names to cases, one at least")
+        else:
+            for name, entry in found.node.value.items():
+                if re.fullmatch(NAME, name) is None:
+                    hint = "letters, digits, _ . + and -, a letter or digit first"
+                    self._fault(entry.key, "", f"{name!r} cannot be the name of a case", hint)
+                if entry.node.value is None:
+                    yield name, Entry(entry.key, Node({}, entry.key))
+                elif isinstance(entry.node.value, dict):
+                    yield name, entry
+                else:
+                    self._fault(entry.mark, name, "should be a mapping")
+
+    def _planned(self, defaults: Node, document: Node) -> Iterator[tuple[str, Entry, list[Axis]]]:
+        """The cases upon their defaults, and their axes, as long as the file's limits allow what they expand to."""
+        number = values = 0
+        for name, entry in self._named(document):
+            values += defaults.size + entry.node.size
+            if values <= MAX_VALUES:
+                merged = with_defaults(defaults, entry.node)
+                axes, faults = axes_of(merged)
+                self.faults += faults
+                number += count(axes)
+                values += count(axes) * merged.size
+                yield name, Entry(entry.key, merged), axes
+            if number > MAX_CASES or values > MAX_VALUES:
+                limit = f"{MAX_CASES:,} cases" if number > MAX_CASES else f"{MAX_VALUES:,} values in all cases"
+                self._fault(entry.key, name, f"with this case the file is over the limit of {limit}", "split it")
+                self._affordable = False
+                return
+
+    def _expanded(self, name: str, case: Entry, axes: list[Axis], about: str) -> Iterator[Case]:
+        told: set[tuple[Mark, str]] = set()
+        for expansion in expand(case.node, axes, self.faults.append):
+            if self._examined > MAX_FAULTS:
+                return
+            spec, faults = check(Entry(case.key, expansion.body), self._frameworks)
+            self._examined += len(faults)
+            self.faults += (fault for fault in faults if (fault.mark, fault.path) not in told)
+            told |= {(fault.mark, fault.path) for fault in faults}
+            if spec is not None:
+                id_ = f"{self._topic}/{name}{expansion.suffix}"
+                yield Case(id_, self._name, case.key.line, about, spec, expansion.matrix)

@@ -1,0 +1,138 @@
+"""The reference of one case: expected tensors and their bounds under any conventions, each computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conformance.bounds import SUBNORMAL, Grade, StepBounds, bounds
+from conformance.compare import Expected
+from conformance.problem import Call, Problem
+from conformance.profile import Profile
+from conformance.reference import (
+    Arithmetic,
+    Conventions,
+    Double,
+    Multiprecision,
+    Parameters,
+    Trace,
+    Values,
+    evaluate,
+)
+
+Array = NDArray[Any]
+
+_DIMENSIONS = {1: (2, 3), 2: (4,), 3: (5,)}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A case read under one set of conventions: the layer's numbers and what every step computes."""
+
+    parameters: Parameters
+    traces: list[Trace]
+
+
+class Oracle:
+    """Says what a case's tensors should be under given conventions; keeps its answers for as long as it lives."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        dtypes = {problem.layer_dtype, *(call.x.dtype.name for call in problem.calls)}
+        self.arithmetic: Arithmetic = Multiprecision() if "float64" in dtypes else Double()
+        self._readings: dict[tuple[str, Conventions], Reading] = {}
+        self._expected: dict[tuple[str, Conventions, Grade], dict[str, Expected]] = {}
+
+    @cached_property
+    def undefined(self) -> str | None:
+        """Why BatchNorm has no value here, so that a refusal is the only right answer; None where it has one."""
+        case, features = self.problem.case, self.problem.features
+        for index, call in enumerate(self.problem.calls):
+            if call.x.ndim not in _DIMENSIONS[case.rank]:
+                return f"step {index} gives BatchNorm{case.rank}d an input of {call.x.ndim} dimensions"
+            if case.kind == "layer" and call.x.shape[1] != features:
+                return f"step {index} gives {call.x.shape[1]} channels to a layer of {features}"
+        return None
+
+    def expected(self, profile: Profile, conventions: Conventions, grade: Grade = "strict") -> dict[str, Expected]:
+        """Tensor such as ``y[0]`` → what it should be under the conventions.
+
+        `profile` matters to native cases alone: it says what their constructor's words mean.
+        """
+        key = (*self._key(profile, conventions), grade)
+        if key not in self._expected:
+            self._expected[key] = self._tensors(
+                self.reading(profile, conventions), grade, rounded=conventions.statistics == "rounded"
+            )
+        return self._expected[key]
+
+    def reading(self, profile: Profile, conventions: Conventions) -> Reading:
+        """The reference's numbers, step by step."""
+        key = self._key(profile, conventions)
+        if key not in self._readings:
+            parameters = profile.read(self.problem, conventions)
+            traces = evaluate(parameters, self._values, conventions, self.arithmetic)
+            self._readings[key] = Reading(parameters, traces)
+        return self._readings[key]
+
+    def _key(self, profile: Profile, conventions: Conventions) -> tuple[str, Conventions]:
+        # What a canonical case should return does not depend on who runs it.
+        return (profile.framework if self.problem.case.kind == "native" else "", conventions)
+
+    @cached_property
+    def _values(self) -> list[Values]:
+        return [
+            Values(call.mode, _rows(call.x), None if call.dy is None else _rows(call.dy), call.frozen)
+            for call in self.problem.calls
+        ]
+
+    def _tensors(self, reading: Reading, grade: Grade, *, rounded: bool) -> dict[str, Expected]:
+        calls, held = self.problem.calls, self.problem.layer_dtype
+        limits = bounds(reading.traces, self.arithmetic, grade, _io_dtype(calls[0]), held, rounded)
+        found = {}
+        for index, (call, trace, limit) in enumerate(zip(calls, reading.traces, limits, strict=True)):
+            step = self._step(call, trace, limit, reading.parameters)
+            found.update({f"{name}[{index}]": expected for name, expected in step.items()})
+        return found
+
+    def _step(self, call: Call, trace: Trace, limit: StepBounds, p: Parameters) -> dict[str, Expected]:
+        shape, io, held = call.x.shape, _io_dtype(call), self.problem.layer_dtype
+        untouched = np.full(p.gamma.shape, SUBNORMAL[held])
+        step = {"y": Expected(_unrows(trace.y, shape), _unrows(limit.y, shape), io)}
+        if trace.dx is not None and limit.dx is not None:
+            step["dx"] = Expected(_unrows(trace.dx, shape), _unrows(limit.dx, shape), io)
+        if trace.dgamma is not None and limit.dgamma is not None:
+            step["dgamma"] = Expected(trace.dgamma, limit.dgamma, held)
+        if trace.dbeta is not None and limit.dbeta is not None:
+            step["dbeta"] = Expected(trace.dbeta, limit.dbeta, held)
+        if p.scale:
+            step["gamma"] = Expected(self.arithmetic.lift(p.gamma), untouched, held)
+        if p.center:
+            step["beta"] = Expected(self.arithmetic.lift(p.beta), untouched, held)
+        if p.track_running_stats:
+            step["running_mean"] = Expected(trace.running_mean, limit.running_mean, held)
+            step["running_var"] = Expected(trace.running_var, limit.running_var, held)
+            counted = np.asarray(trace.num_batches_tracked)
+            step["num_batches_tracked"] = Expected(counted, np.zeros(()), None, optional=True)
+        return step
+
+
+def _io_dtype(call: Call) -> str:
+    """dtype of y and dx: that of x, float32 where x holds integers."""
+    name: str = call.x.dtype.name
+    return name if "float" in name else "float32"
+
+
+def _rows(x: Array) -> Array:
+    """(N, C, *spatial) of any dtype → (C, n) float64, exactly."""
+    return np.moveaxis(x, 1, 0).reshape(x.shape[1], -1).astype(np.float64)
+
+
+def _unrows(rows: Array, shape: tuple[int, ...]) -> Array:
+    """(C, n) → (N, C, *spatial)."""
+    moved = (shape[1], shape[0], *shape[2:])
+    return np.moveaxis(rows.reshape(moved), 0, 1)

@@ -1,0 +1,178 @@
+"""A case made concrete: the exact bits that go to every target and to the reference.
+
+Random draws come from NumPy's RandomState, whose streams are frozen for ever (NEP 19), so a case means the same
+tensors under every NumPy version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from conformance.case import Case, Gradient, InitialValues, Input, Normal, Uniform
+from conformance.harness import Array as WireArray
+
+Array = NDArray[Any]
+
+#: Parameters and statistics that a case may set, with the values a layer starts from otherwise.
+INITIAL = {"gamma": 1.0, "beta": 0.0, "running_mean": 0.0, "running_var": 1.0}
+
+# Cotangents and initial vectors must not repeat the input's draws when their seeds are equal.
+_INPUT, _COTANGENT, _INITIAL = 0, 1, 2
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """The NumPy dtype of a name, bfloat16 included."""
+    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
+
+
+def from_wire(array: WireArray) -> Array:
+    """A tensor as it crossed the channel, as a NumPy array of its own dtype."""
+    return np.frombuffer(array.data, dtype_of(array.dtype)).reshape(array.shape)
+
+
+def to_wire(array: Array) -> dict[str, Any]:
+    """A NumPy array as it crosses the channel."""
+    return WireArray(array.dtype.name, tuple(array.shape), array.tobytes()).pack()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One step with its tensors: x and the cotangent dy, both (N, C, *spatial)."""
+
+    mode: str
+    x: Array
+    dy: Array | None
+    frozen: bool
+    save_load: bool
+    strided: bool
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A case with its tensors.
+
+    Attributes:
+        calls: the steps.
+        initial: what the case sets of gamma, beta, running_mean and running_var: (features,) in the layer's dtype.
+        layer_dtype: dtype of parameters and statistics.
+        features: number of channels C that the layer is built for.
+    """
+
+    case: Case
+    calls: tuple[Call, ...]
+    initial: dict[str, Array]
+    layer_dtype: str
+    features: int
+
+    @cached_property
+    def wire(self) -> dict[str, Any]:
+        """What a worker gets of it, whichever the target."""
+        layer = self.case.spec.layer
+        canonical = None
+        if layer is not None:
+            canonical = layer.model_dump(exclude={"initial", "dtype", "features"})
+            canonical |= {"features": self.features, "dtype": self.layer_dtype, "layout": self.case.input_of(0).layout}
+        return {
+            "rank": self.case.rank,
+            "signature": self.case.kind == "signature",
+            "layer": canonical,
+            "initial": {name: to_wire(value) for name, value in self.initial.items()},
+            "steps": [
+                {
+                    "mode": call.mode,
+                    "x": to_wire(call.x),
+                    "dy": None if call.dy is None else to_wire(call.dy),
+                    "frozen": call.frozen,
+                    "save_load": call.save_load,
+                    "strided": call.strided,
+                }
+                for call in self.calls
+            ],
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over every bit that a target receives; two runs compare only where it is equal."""
+        digest = hashlib.sha256(self.case.spec.model_dump_json(exclude={"why", "expect", "documented"}).encode())
+        for call in self.calls:
+            digest.update(call.x.tobytes())
+            digest.update(b"" if call.dy is None else call.dy.tobytes())
+        for name, value in sorted(self.initial.items()):
+            digest.update(name.encode() + value.tobytes())
+        return digest.hexdigest()
+
+
+def materialise(case: Case) -> Problem:
+    """Draw and round a case's tensors. A signature case has none."""
+    if case.kind == "signature":
+        return Problem(case, (), {}, "float32", 0)
+    layer = case.spec.layer
+    calls = []
+    for index, step in enumerate(case.spec.steps):
+        spec = case.input_of(index)
+        x = tensor(spec, index)
+        gradient = step.gradient or case.spec.gradient
+        dy = None if gradient is None else cotangent(gradient, x, index)
+        calls.append(Call(step.mode, x, dy, step.frozen, step.save_load, spec.strided))
+    input_dtype = case.input_of(0).dtype
+    layer_dtype = (layer.dtype if layer else None) or (input_dtype if "float" in input_dtype else "float32")
+    features = (layer.features if layer else None) or calls[0].x.shape[1]
+    initial = {}
+    for position, name in enumerate(INITIAL):
+        values = getattr(layer.initial, name) if layer else None
+        if values is not None:
+            initial[name] = vector(values, features, position).astype(dtype_of(layer_dtype))
+    return Problem(case, tuple(calls), initial, layer_dtype, features)
+
+
+def tensor(spec: Input, step: int) -> Array:
+    """The input of one step, (N, C, *spatial), rounded once to its dtype."""
+    shape = spec.dimensions
+    if spec.values is not None:
+        exact = np.array(_numbers(spec.values), np.float64).reshape(shape)
+    elif spec.constant is not None:
+        exact = np.full(shape, spec.constant)
+    elif spec.arange is not None:
+        exact = (spec.arange.start + spec.arange.step * np.arange(spec.size)).reshape(shape)
+    else:
+        exact = _draw(spec.normal or spec.uniform, shape, _INPUT, step)
+    for replacement in spec.replace:
+        exact[replacement.at] = replacement.value
+    with np.errstate(over="ignore", invalid="ignore"):
+        return exact.astype(dtype_of(spec.dtype))
+
+
+def cotangent(gradient: Gradient, x: Array, step: int) -> Array:
+    """Draws from N(0, 1) in the shape of x and the dtype of y."""
+    dtype = x.dtype if np.issubdtype(x.dtype, np.floating) or x.dtype.name == "bfloat16" else np.dtype(np.float32)
+    drawn: Array = np.random.RandomState([gradient.seed, _COTANGENT, step]).standard_normal(x.shape).astype(dtype)
+    return drawn
+
+
+def vector(values: InitialValues, features: int, position: int) -> Array:
+    """An initial vector, (features,) float64; `position` keeps vectors of one seed apart."""
+    if values.values is not None:
+        return np.array(values.values, np.float64)
+    if values.constant is not None:
+        return np.full(features, values.constant)
+    return _draw(values.normal or values.uniform, (features,), _INITIAL, position)
+
+
+def _draw(spec: Normal | Uniform | None, shape: tuple[int, ...], stream: int, step: int) -> Array:
+    assert spec is not None  # the models admit exactly one generator
+    random = np.random.RandomState([spec.seed, stream, step])
+    if isinstance(spec, Normal):
+        return np.asarray(spec.mean + spec.std * random.standard_normal(shape))
+    return np.asarray(spec.low + (spec.high - spec.low) * random.random_sample(shape))
+
+
+def _numbers(values: Any) -> Any:
+    """Nested lists with the words nan and inf made numbers."""
+    return [_numbers(item) for item in values] if isinstance(values, list | tuple) else float(values)

@@ -1,0 +1,293 @@
+"""pytest collects case files: an item is a case on a target, or a case on a pair of targets.
+
+``cases/momentum.yaml::values[momentum=0.1]::torch`` and ``…::torch~keras``. Expected divergences are xfailed with their
+reason, expected refusals skipped with theirs; what is unexpected fails with a message that fits on a screen.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from conformance.case import Case
+    from conformance.oracle import Oracle
+    from conformance.pairs import Side
+    from conformance.pool import Pool
+    from conformance.target import Target
+
+#: Cases whose observations are kept for the pairs that follow them.
+_REMEMBERED = 8
+
+_MARKERS = {
+    "pair": "two targets against each other",
+    "train": "has a step in training mode",
+    "eval": "has a step in evaluation mode",
+    "default": "has a step in the layer's default mode",
+    "float64": "on float64 inputs",
+    "float32": "on float32 inputs",
+    "float16": "on float16 inputs",
+    "bfloat16": "on bfloat16 inputs",
+    "int64": "on int64 inputs",
+    "int32": "on int32 inputs",
+}
+
+
+class Unexpected(Exception):
+    """A verdict, or a disagreement, that was not expected."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options; a case file needs none of them."""
+    group = parser.getgroup("conformance", "BatchNorm conformance cases")
+    group.addoption(
+        "--conformance-target",
+        action="append",
+        default=[],
+        metavar="TARGET",
+        help="run case files on this target (repeatable); every installed one of torch, mindspore and keras if none",
+    )
+    group.addoption("--conformance-device", default="cpu", metavar="DEVICE", help="cpu or cuda")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the markers known."""
+    for name, meaning in _MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: conformance case {meaning}")
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect a YAML file that says it is a case file."""
+    if file_path.suffix in (".yaml", ".yml") and _is_ours(file_path):
+        return CaseFile.from_parent(parent, path=file_path)
+    return None
+
+
+def _is_ours(path: Path) -> bool:
+    from conformance.load import is_case_file
+
+    try:
+        return is_case_file(path)
+    except OSError:
+        return False
+
+
+_BENCH = pytest.StashKey["Bench"]()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the workers."""
+    bench = config.stash.get(_BENCH, None)
+    if bench is not None:
+        bench.close()
+
+
+def _bench(config: pytest.Config) -> Bench:
+    if _BENCH not in config.stash:
+        config.stash[_BENCH] = Bench(config)
+    return config.stash[_BENCH]
+
+
+class Bench:
+    """The targets of a session, their workers, and what was observed of the latest cases."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        from conformance.target import MAIN, configured, installed, parse
+
+        device = config.getoption("--conformance-device")
+        named = config.getoption("--conformance-target")
+        aliases = configured(config.rootpath)
+        targets = [parse(name, device=device, named=aliases) for name in named or MAIN]
+        self.targets = [target for target in targets if named or installed(target.profile.package)]
+        self._pool: Pool | None = None
+        self._oracles: dict[str, Oracle] = {}
+        self._sides: dict[tuple[str, str], Side] = {}
+
+    def side(self, case: Case, target: Target, wanted: list[Target]) -> Side:
+        """The case on the target; observed once, with every target of `wanted` coming up at the first call.
+
+        Raises:
+            Unexpected: the target cannot run.
+        """
+        from conformance.judge import Under, judge
+        from conformance.pairs import Side
+        from conformance.pool import Pool, Started
+
+        known = self._sides.get((case.id, target.name))
+        if known is not None:
+            return known
+        if self._pool is None:
+            self._pool = Pool(wanted)
+        oracle = self.oracle(case)
+        (observed,) = self._pool.observe([(oracle.problem, [target])])
+        start = self._pool.starts[target.name]
+        if observed.observation is None or not isinstance(start, Started):
+            raise Unexpected(f"{target.name} cannot run: {getattr(start, 'message', '')}")
+        under = Under(target.name, target.profile, start.facts)
+        side = Side(under, observed.observation, judge(oracle, under, observed.observation))
+        self._sides[case.id, target.name] = side
+        return side
+
+    def oracle(self, case: Case) -> Oracle:
+        """The reference of a case; the oldest cases' references and observations are forgotten."""
+        from conformance.oracle import Oracle
+        from conformance.problem import materialise
+
+        if case.id not in self._oracles:
+            while len(self._oracles) >= _REMEMBERED:
+                oldest = next(iter(self._oracles))
+                del self._oracles[oldest]
+                self._sides = {key: side for key, side in self._sides.items() if key[0] != oldest}
+            self._oracles[case.id] = Oracle(materialise(case))
+        return self._oracles[case.id]
+
+    def close(self) -> None:
+        """End every worker."""
+        if self._pool is not None:
+            self._pool.__exit__()
+
+
+class CaseFile(pytest.File):
+    """A case file."""
+
+    def collect(self) -> Iterator[pytest.Item | pytest.Collector]:
+        """Yield the items of every case.
+
+        A node id with a bracket is one name to pytest's command line and one without is split at ``::``, so that
+        cases of a matrix are items of the file, and the others collectors of their own.
+        """
+        from conformance.errors import UsageError
+        from conformance.load import load_file
+        from conformance.target import bundled
+
+        try:
+            bench = _bench(self.config)
+            known = frozenset(bundled()) | {target.framework for target in bench.targets}
+            cases = load_file(self.path, None, known)
+        except UsageError as error:
+            raise self.CollectError(str(error)) from error
+        for case in cases:
+            name = case.id.rpartition("/")[2]
+            if "[" in name:
+                yield from _items(self, case, bench, f"{name}::")
+            else:
+                yield CaseNode.from_parent(self, name=name, case=case)
+
+
+class CaseNode(pytest.Collector):
+    """A case without a matrix."""
+
+    def __init__(self, *, case: Case, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.case = case
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Yield the case's items."""
+        yield from _items(self, self.case, _bench(self.config), "")
+
+
+def _items(parent: pytest.Collector, case: Case, bench: Bench, prefix: str) -> Iterator[pytest.Item]:
+    from conformance.session import targets_of
+
+    targets = targets_of(case, bench.targets)
+    for target in targets:
+        yield TargetItem.from_parent(parent, name=prefix + target.name, case=case, targets=[target])
+    if case.kind != "signature":
+        for a, b in itertools.combinations(targets, 2):
+            yield PairItem.from_parent(parent, name=f"{prefix}{a.name}~{b.name}", case=case, targets=[a, b])
+
+
+class ConformanceItem(pytest.Item):
+    """A case on some targets."""
+
+    def __init__(self, *, case: Case, targets: list[Target], **rest: Any) -> None:
+        super().__init__(**rest)
+        self.case = case
+        self.targets = targets
+        markers = {target.framework for target in targets}
+        for key in ("mode", "dtype"):
+            markers.update(case.features.get(key, ()))
+        for marker in sorted(markers):
+            self.config.addinivalue_line("markers", f"{marker}: conformance case")
+            self.add_marker(marker)
+
+    def sides(self) -> list[Side]:
+        """The case on each of the item's targets."""
+        bench = _bench(self.config)
+        wanted = {target.name for item in self.session.items for target in getattr(item, "targets", ())}
+        return [bench.side(self.case, t, [t for t in bench.targets if t.name in wanted]) for t in self.targets]
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """An unexpected verdict is its message; anything else is a fault of ours, and keeps its traceback."""
+        if isinstance(excinfo.value, Unexpected):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Where the case stands in its YAML file."""
+        return self.path, self.case.line - 1, self.name
+
+
+class TargetItem(ConformanceItem):
+    """A case on one target."""
+
+    def runtest(self) -> None:
+        """Pass, skip, xfail or fail by the verdict and its status."""
+        (side,) = self.sides()
+        verdict = side.verdict
+        if verdict.status == "unexpected":
+            raise Unexpected(message(self.case, side))
+        if verdict.verdict == "refused":
+            pytest.skip(verdict.because)
+        if verdict.verdict not in ("conforms", "conventional"):
+            pytest.xfail(verdict.because)
+
+
+class PairItem(ConformanceItem):
+    """A case on two targets."""
+
+    def __init__(self, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.add_marker("pair")
+
+    def runtest(self) -> None:
+        """Pass if the two agree, xfail if they differ as expected, fail otherwise."""
+        from conformance.pairs import judge_pair
+
+        a, b = self.sides()
+        agreement = judge_pair(_bench(self.config).oracle(self.case), a, b)
+        if agreement.agreement == "agree":
+            return
+        if all(side.verdict.status == "expected" for side in (a, b)) and agreement.because:
+            pytest.xfail(f"differ: {agreement.because}")
+        worst = "\n".join(_rows(agreement.tensors))
+        raise Unexpected(f"{a.under.name} and {b.under.name} differ: {agreement.because}\n{worst}".rstrip())
+
+
+def message(case: Case, side: Side) -> str:
+    """An unexpected verdict on one screen: what, why, the worst tensors, and how to see more."""
+    verdict = side.verdict
+    lines = [
+        f"{side.under.name}: {verdict.verdict}, expected {verdict.expected}",
+        *([f"because: {verdict.because}"] if verdict.because else []),
+        *([f"{verdict.error.type}: {verdict.error.message.strip()[-1500:]}"] if verdict.error else []),
+        *_rows(verdict.tensors),
+        *([f"received: {side.observation.received}"] if side.observation.received else []),
+        f"see: conformance explain '{case.id}' -t '{side.under.name}'",
+    ]
+    return "\n".join(lines)
+
+
+def _rows(tensors: Any) -> list[str]:
+    """The five tensors that are furthest off."""
+    off = sorted(((r.off, name, r) for name, r in tensors.items() if not r.ok), key=lambda row: -row[0])
+    return [
+        f"  {name} {r.problem}"
+        if r.problem
+        else f"  {name}{list(r.worst_index or ())} off by {r.max_abs:.3g}, {r.ratio:.3g} times its bound ({r.max_ulp:.3g} ULP)"
+        for _, name, r in off[:5]
+    ]

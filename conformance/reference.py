@@ -1,0 +1,377 @@
+"""What exact arithmetic returns: BatchNorm over a sequence of steps, under stated conventions.
+
+Ioffe and Szegedy, "Batch Normalization" (2015), with x laid out as (C, n), n values per channel:
+
+    train   μ = Σx/n, σ² = Σ(x−μ)²/n              eval   μ = running_mean, σ² = running_var
+    inv = 1/√(σ²+ε)      x̂ = (x−μ)·inv      y = γ·x̂ + β
+    dβ = Σg      dγ = Σg·x̂      dx = γ·inv·(g − dβ/n − x̂·dγ/n) in train, γ·inv·g in eval
+    running ← (1−m)·running + m·s, with s the batch's mean, and its variance with n−1 in place of n
+
+The same formulas run in two arithmetics: `Double` for inputs of float32 and below, where float64 with accurate sums is
+2⁻²⁹ finer than what is judged, and `Multiprecision` (mpmath, 50 digits) for float64 inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import mpmath
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+DIGITS = 50
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """The choices on which BatchNorms differ; the defaults are the canonical ones, which are torch's.
+
+    The fields up to `statistics` are choices that a profile may declare; the others are mistakes and shortcuts that
+    only a diagnosis supposes. `mode_lasts`: a mode holds for later calls that name none. `statistics` rounded to the
+    layer's dtype, not kept in the accumulator's, are a matter of precision: they widen the bounds, not the values.
+    """
+
+    running_variance: Literal["unbiased", "biased"] = "unbiased"
+    batch_variance: Literal["biased", "unbiased"] = "biased"
+    default_mode: Literal["train", "eval"] = "train"
+    mode_lasts: bool = True
+    momentum_weighs: Literal["new", "old"] = "new"
+    default_eps: float = 1e-5
+    default_momentum: float = 0.1
+    frozen: Literal["mode", "eval"] = "mode"
+    statistics: Literal["accumulated", "rounded"] = "accumulated"
+    eps_added_to: Literal["variance", "deviation", "nothing"] = "variance"
+    eps: float | None = None
+    momentum: float | None = None
+    train_statistics: Literal["batch", "running"] = "batch"
+    eval_statistics: Literal["running", "batch"] = "running"
+    updates: Literal[0, 1, 2] = 1
+    update_in_eval: bool = False
+    update_first: bool = False
+    mean_updated: bool = True
+    variance_updated: bool = True
+    averaging: Literal["as given", "exponential", "cumulative"] = "as given"
+    gamma: Literal["applied", "ignored", "swapped"] = "applied"
+    beta: Literal["applied", "ignored"] = "applied"
+    gradient: Literal["full", "detached", "mean detached", "variance detached"] = "full"
+
+    def but(self, **changes: Any) -> Conventions:
+        """These conventions with some changed."""
+        return replace(self, **changes)
+
+
+CANONICAL = Conventions()
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """A layer's numbers in canonical terms; gamma, beta and the statistics are (C,) float64, exact.
+
+    `mode` overrides the mode of every step (MindSpore's use_batch_statistics); None leaves it to the step.
+    """
+
+    eps: float
+    momentum: float | None
+    scale: bool
+    center: bool
+    track_running_stats: bool
+    gamma: Array
+    beta: Array
+    running_mean: Array
+    running_var: Array
+    mode: Literal["train", "eval"] | None = None
+
+
+@dataclass(frozen=True)
+class Values:
+    """One step's tensors, exact in float64: x and the cotangent g, (C, n)."""
+
+    mode: str
+    x: Array
+    g: Array | None
+    frozen: bool
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Everything one step computed, in the reference's arithmetic: (C, n) for x, xhat, y, g, dx; (C,) for the rest.
+
+    Attributes:
+        batch: the batch's own statistics normalised, not the running ones.
+        weight: the m of this step's update; None when nothing was updated.
+        mean, sample_var: what the update weighed in; None when nothing was updated.
+        before: running_mean and running_var before the step.
+    """
+
+    batch: bool
+    x: Array
+    g: Array | None
+    gamma: Array
+    beta: Array
+    eps: float
+    mu: Array
+    var: Array
+    inv: Array
+    xhat: Array
+    y: Array
+    dx: Array | None
+    dgamma: Array | None
+    dbeta: Array | None
+    weight: float | None
+    mean: Array | None
+    sample_var: Array | None
+    before: tuple[Array, Array]
+    running_mean: Array
+    running_var: Array
+    num_batches_tracked: int
+
+
+class Arithmetic(Protocol):
+    """Numbers fine enough to judge with; arrays of them support NumPy's + − × and broadcasting."""
+
+    def lift(self, a: Array) -> Array:
+        """float64 → this arithmetic, exactly."""
+
+    def lower(self, a: Array) -> Array:
+        """This arithmetic → float64, rounded once."""
+
+    def sum(self, a: Array) -> Array:
+        """Σ over the last axis."""
+
+    def sqrt(self, a: Array) -> Array: ...
+
+    def reciprocal(self, a: Array) -> Array:
+        """1/a, infinite at zero."""
+
+
+class Double:
+    """float64 with sums as accurate as if taken in twice the precision."""
+
+    def lift(self, a: Array) -> Array:
+        return np.asarray(a, np.float64)
+
+    def lower(self, a: Array) -> Array:
+        return a
+
+    def sum(self, a: Array) -> Array:
+        """Pairwise sums that carry each addition's rounding error along (TwoSum).
+
+        Source: Ogita, Rump and Oishi, "Accurate sum and dot product", SIAM J. Sci. Comput. 26 (2005), algorithm 4.4,
+        over a tree instead of a chain.
+        """
+        total, error = a, np.zeros_like(a)
+        while total.shape[-1] > 1:
+            if total.shape[-1] % 2:
+                pad = np.zeros((*total.shape[:-1], 1))
+                total, error = np.concatenate((total, pad), -1), np.concatenate((error, pad), -1)
+            half = total.shape[-1] // 2
+            left, right = total[..., :half], total[..., half:]
+            total = left + right
+            part = total - left
+            error = error[..., :half] + error[..., half:] + ((left - (total - part)) + (right - part))
+        if not total.shape[-1]:
+            return np.zeros(total.shape[:-1])
+        total, error = total[..., 0], error[..., 0]
+        return np.where(np.isfinite(error), total + error, total)  # the error of an infinite sum is NaN
+
+    def sqrt(self, a: Array) -> Array:
+        return np.sqrt(a)
+
+    def reciprocal(self, a: Array) -> Array:
+        return np.asarray(1 / a)
+
+
+class Multiprecision:
+    """Object arrays of mpmath's mpf with `DIGITS` digits; slow, so for float64 inputs alone."""
+
+    def __init__(self) -> None:
+        self.context = mpmath.MPContext()
+        self.context.dps = DIGITS
+
+    def _each(self, function: Any, a: Array) -> Array:
+        out = np.empty(np.shape(a), object)
+        out.ravel()[:] = [function(value) for value in np.ravel(a)]
+        return out
+
+    def lift(self, a: Array) -> Array:
+        return self._each(lambda value: self.context.mpf(float(value)), a)
+
+    def lower(self, a: Array) -> Array:
+        return np.asarray(a, np.float64) if np.size(a) else np.zeros(np.shape(a))
+
+    def sum(self, a: Array) -> Array:
+        out = np.empty(a.shape[:-1], object)
+        for index in np.ndindex(*out.shape):
+            out[index] = self.context.fsum(a[index])
+        return out
+
+    def sqrt(self, a: Array) -> Array:
+        return self._each(lambda value: self.context.sqrt(value) if not value < 0 else self.context.nan, a)
+
+    def reciprocal(self, a: Array) -> Array:
+        return self._each(lambda value: 1 / value if value else self.context.inf, a)
+
+
+def evaluate(
+    parameters: Parameters, steps: Sequence[Values], conventions: Conventions, arithmetic: Arithmetic
+) -> list[Trace]:
+    """Run the steps under the conventions; one `Trace` a step.
+
+    The running statistics pass exactly from step to step: they are never rounded to a layer's dtype.
+    """
+    lift = arithmetic.lift
+    gamma, beta = _affine(parameters, conventions)
+    state = State(lift(parameters.running_mean), lift(parameters.running_var), 0)
+    traces = []
+    modes = _modes(parameters, steps, conventions)
+    with np.errstate(all="ignore"):
+        for step, mode in zip(steps, modes, strict=True):
+            trace = _step(parameters, step, mode, conventions, arithmetic, lift(gamma), lift(beta), state)
+            state = State(trace.running_mean, trace.running_var, trace.num_batches_tracked)
+            traces.append(trace)
+    return traces
+
+
+@dataclass(frozen=True)
+class State:
+    """What a layer carries from step to step: statistics (C,) and the number of batches seen."""
+
+    running_mean: Array
+    running_var: Array
+    count: int
+
+
+def _affine(parameters: Parameters, conventions: Conventions) -> tuple[Array, Array]:
+    gamma, beta = parameters.gamma, parameters.beta
+    if conventions.gamma == "swapped":
+        gamma, beta = beta, gamma
+    if not parameters.scale or conventions.gamma == "ignored":
+        gamma = np.ones_like(gamma)
+    if not parameters.center or conventions.beta == "ignored":
+        beta = np.zeros_like(beta)
+    return gamma, beta
+
+
+def _step(
+    p: Parameters,
+    step: Values,
+    mode: str,
+    c: Conventions,
+    arithmetic: Arithmetic,
+    gamma: Array,
+    beta: Array,
+    state: State,
+) -> Trace:
+    statistics = c.train_statistics if mode == "train" else c.eval_statistics
+    batch = statistics == "batch" or not p.track_running_stats
+    updating = p.track_running_stats and (mode == "train" or c.update_in_eval)
+    x, g = arithmetic.lift(step.x), None if step.g is None else arithmetic.lift(step.g)
+    n = x.shape[1]
+    mean = var = None
+    if batch or updating:
+        mean, var = _moments(x, arithmetic)
+    after, weight, sample_var = state, None, None
+    if updating:
+        assert mean is not None and var is not None
+        sample_var = var if c.running_variance == "biased" else _unbiased(var, n)
+        after, weight = _updated(state, mean, sample_var, p, c, arithmetic)
+    if batch:
+        assert mean is not None and var is not None
+        mu = mean
+        used = _unbiased(var, n) if c.batch_variance == "unbiased" else var
+    else:
+        held = after if c.update_first else state
+        mu, used = held.running_mean, held.running_var
+    eps = p.eps if c.eps is None else c.eps
+    if c.eps_added_to == "variance":
+        inv = arithmetic.reciprocal(arithmetic.sqrt(used + eps))
+    else:
+        inv = arithmetic.reciprocal(arithmetic.sqrt(used) + (eps if c.eps_added_to == "deviation" else 0))
+    xhat = (x - mu[:, None]) * inv[:, None]
+    y = gamma[:, None] * xhat + beta[:, None]
+    dx = dgamma = dbeta = None
+    if g is not None:
+        dbeta, dgamma = arithmetic.sum(g), arithmetic.sum(g * xhat)
+        inner = g
+        if batch and n and c.gradient in ("full", "variance detached"):
+            inner = inner - (dbeta / n)[:, None]
+        if batch and n and c.gradient in ("full", "mean detached"):
+            inner = inner - xhat * (dgamma / n)[:, None]
+        dx = (gamma * inv)[:, None] * inner
+    learned = not step.frozen
+    return Trace(
+        batch=batch,
+        x=x,
+        g=g,
+        gamma=gamma,
+        beta=beta,
+        eps=eps,
+        mu=mu,
+        var=used,
+        inv=inv,
+        xhat=xhat,
+        y=y,
+        dx=dx,
+        dgamma=dgamma if p.scale and learned else None,
+        dbeta=dbeta if p.center and learned else None,
+        weight=weight,
+        mean=mean if updating else None,
+        sample_var=sample_var,
+        before=(state.running_mean, state.running_var),
+        running_mean=after.running_mean,
+        running_var=after.running_var,
+        num_batches_tracked=after.count,
+    )
+
+
+def _modes(p: Parameters, steps: Sequence[Values], c: Conventions) -> list[str]:
+    """The mode that each step runs in: train or eval."""
+    modes = []
+    standing: str = c.default_mode
+    for step in steps:
+        mode = standing if step.mode == "default" else step.mode
+        if c.mode_lasts:
+            standing = mode
+        if step.frozen and c.frozen == "eval":
+            mode = "eval"
+        modes.append(p.mode or mode)
+    return modes
+
+
+def _moments(x: Array, arithmetic: Arithmetic) -> tuple[Array, Array]:
+    """Mean and biased variance of every row, two-pass; NaN where a row is empty."""
+    n = x.shape[1]
+    if not n:
+        nothing = arithmetic.lift(np.full(x.shape[0], np.nan))
+        return nothing, nothing
+    mu = arithmetic.sum(x) / n
+    centred = x - mu[:, None]
+    return mu, arithmetic.sum(centred * centred) / n
+
+
+def _unbiased(var: Array, n: int) -> Array:
+    """Bessel's correction; 0/0, which is NaN, for a single value."""
+    return var * n / (n - 1) if n > 1 else var * np.nan
+
+
+def _updated(
+    state: State, mean: Array, var: Array, p: Parameters, c: Conventions, arithmetic: Arithmetic
+) -> tuple[State, float]:
+    """r ← (1−m)·r + m·s, `c.updates` times; also the last m."""
+    given = p.momentum if c.momentum is None else c.momentum
+    cumulative = c.averaging == "cumulative" or (given is None and c.averaging == "as given")
+    m = arithmetic.lift(np.asarray(c.default_momentum if given is None else given))
+    for _ in range(c.updates):
+        count = state.count + 1
+        if cumulative:
+            m = arithmetic.reciprocal(arithmetic.lift(np.asarray(float(count))))
+        kept, new = (m, 1 - m) if c.momentum_weighs == "old" else (1 - m, m)
+        state = State(
+            kept * state.running_mean + new * mean if c.mean_updated else state.running_mean,
+            kept * state.running_var + new * var if c.variance_updated else state.running_var,
+            count,
+        )
+    return state, float(1 - m if c.momentum_weighs == "old" else m)

@@ -1,0 +1,159 @@
+"""One target's process: started through execnet, spoken to in messages, ended whatever state it is in.
+
+The worker gets the harness and the adapter as source, so any interpreter with NumPy and the framework will do. What it
+writes to stdout and stderr goes to a file, whose tail explains a death.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shlex
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import execnet
+
+from conformance import harness
+from conformance.target import Target, interpreter
+
+#: Runs in the worker on any Python from 3.8: quiet the streams, pin the threads, load the harness, serve.
+_BOOTSTRAP = """
+import os, sys, types
+setup = channel.receive()
+log = os.open(setup["log"] or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+os.dup2(log, 1)
+os.dup2(log, 2)
+os.environ.update(setup["environment"])
+channel.send({"pid": os.getpid()})
+import faulthandler
+faulthandler.enable()
+package = types.ModuleType("conformance")
+package.__path__ = []
+module = types.ModuleType("conformance.harness")
+module.__file__ = setup["harness_path"]
+sys.modules["conformance"] = package
+sys.modules["conformance.harness"] = package.harness = module
+try:
+    exec(compile(setup["harness"], setup["harness_path"], "exec"), module.__dict__)
+except ImportError as missing:
+    channel.send({"unavailable": "{}: {}".format(type(missing).__name__, missing)})
+else:
+    module.serve(channel, setup["adapter"], setup["path"], setup["options"])
+"""
+
+#: What the libraries under the frameworks read once, as they are loaded.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+#: How much of a dead worker's output is kept, in characters.
+TAIL = 2000
+
+_END = object()
+
+
+class Worker:
+    """A process that runs one target's cases in the order they are sent.
+
+    Everything it says arrives in `events` as ``(worker, message)``; None is the message when it has ended.
+    """
+
+    def __init__(self, target: Target, events: queue.SimpleQueue[tuple[Worker, dict[str, Any] | None]]) -> None:
+        self.target = target
+        self.pid: int | None = None
+        self._log = Path(tempfile.mkstemp(prefix="conformance-", suffix=".log")[1])
+        self._group = execnet.Group()
+        try:
+            self._gateway = self._group.makegateway(_place(target))
+            self._channel = self._gateway.remote_exec(_BOOTSTRAP)
+            self._channel.send(
+                {
+                    "log": "" if target.host else str(self._log),
+                    "environment": dict.fromkeys(_THREADS, target.options["threads"]),
+                    "harness": Path(harness.__file__).read_text(encoding="utf-8"),
+                    "harness_path": harness.__file__,
+                    "adapter": target.adapter.source.read_text(encoding="utf-8"),
+                    "path": str(target.adapter.source),
+                    "options": target.options,
+                }
+            )
+        except BaseException:
+            self._log.unlink(missing_ok=True)
+            raise
+
+        def receive(message: Any) -> None:
+            if message is _END:
+                events.put((self, None))
+            elif isinstance(message, dict) and "pid" in message:
+                self.pid = message["pid"]
+            else:
+                events.put((self, message))
+
+        self._channel.setcallback(receive, endmarker=_END)
+
+    def send(self, request: dict[str, Any]) -> None:
+        """Queue a request. A worker that has ended takes it silently; its end is in `events`."""
+        with contextlib.suppress(OSError):
+            self._channel.send(request)
+
+    def kill(self) -> None:
+        """End the process at once, and forget its output."""
+        if self.target.host is None and self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        self.close()
+
+    def close(self) -> None:
+        """Let the process end, and make it end if it does not within two seconds."""
+        with contextlib.suppress(OSError):
+            self._channel.close()
+        self._group.terminate(timeout=2.0)
+        self._log.unlink(missing_ok=True)
+
+    def ending(self) -> str:
+        """How the process ended, as far as the system tells, and the tail of what it wrote."""
+        try:
+            self._channel.waitclose(timeout=0.1)
+        except execnet.RemoteError as error:  # the harness itself raised
+            return str(error)
+        except (EOFError, OSError, self._channel.TimeoutError):
+            pass
+        words = _status(self.pid) if self.target.host is None and self.pid is not None else ""
+        return "\n".join(part for part in (words or "the process ended", self.tail()) if part)
+
+    def tail(self) -> str:
+        """The last of what the process wrote to stdout and stderr."""
+        try:
+            with self._log.open("rb") as file:
+                file.seek(max(0, self._log.stat().st_size - 4 * TAIL))
+                return file.read().decode(errors="replace")[-TAIL:].strip()
+        except OSError:
+            return ""
+
+
+def _place(target: Target) -> str:
+    """execnet's specification of where and with which interpreter."""
+    if target.host is not None:
+        kind, _, name = target.host.partition(":")
+        return f"{kind}={name}//python={shlex.quote(target.python or 'python3')}"
+    return f"popen//python={shlex.quote(interpreter(target))}"
+
+
+def _status(pid: int) -> str:
+    """The signal or exit status of a child that has ended; it stays for execnet to collect (WNOWAIT)."""
+    if not hasattr(os, "waitid"):
+        return ""
+    for _ in range(50):
+        try:
+            status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            return ""
+        if status is not None:
+            if status.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+                return f"the process was ended by {signal.Signals(status.si_status).name}"
+            return f"the process exited with status {status.si_status}"
+        time.sleep(0.01)
+    return ""
