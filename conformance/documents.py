@@ -21,12 +21,11 @@ def against_document(observed: Array, exact: Expected, text: str) -> TensorResul
     They may be apart by the bound and half a unit of the last digit printed.
     """
     printed = _NUMBER.findall(text)
-    if len(printed) == 1:
-        printed = printed * observed.size
-    if len(printed) != observed.size:
+    if len(printed) not in (1, observed.size):
         return TensorResult(None, problem=f"has {observed.size} elements, the document prints {len(printed)}")
-    wanted = np.array([float(number) for number in printed]).reshape(observed.shape)
-    rounding = np.array([_half_unit(number) for number in printed]).reshape(observed.shape)
+    shape = observed.shape if len(printed) > 1 else (1,) * observed.ndim
+    wanted = np.broadcast_to(np.array([float(number) for number in printed]).reshape(shape), observed.shape)
+    rounding = np.array([_half_unit(number) for number in printed]).reshape(shape)
     bound = np.asarray(exact.bound, np.float64) + rounding
     return compare(observed, "", Expected(wanted, bound, observed.dtype.name), "", Double())
 

@@ -23,7 +23,9 @@ _SENTENCES = {hypothesis.name: hypothesis.sentence for hypothesis in HYPOTHESES}
     "unexplained": "no convention and no fault of the catalogue explains these",
     "inaccurate": "right, but beyond the strict bound; within the weak one",
 }
-_NUMBERS = re.compile(r"[-+]?\d[\d.]*(?:e[-+]?\d+)?(?:, ?[-+]?\d[\d.]*(?:e[-+]?\d+)?)*")
+_NUMBER = r"(?:0x[0-9a-f]+|[-+]?\d[\d.]*(?:e[-+]?\d+)?)"
+#: A number or a list of numbers; the 32 of float32 is part of a name.
+_NUMBERS = re.compile(rf"(?<![\w.]){_NUMBER}(?:, ?{_NUMBER})*")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Finding:
 
     Attributes:
         cause: name of the convention, fault or problem, the type of the exception, or the verdict.
-        sentence: the cause in words, without a full stop.
+        sentence: the cause in words, without a full stop; empty where only the message says it.
+        message: what the framework said, with … for numbers in which the cases differ; empty if nothing.
         expected: the verdicts that were expected.
     """
 
@@ -55,6 +58,7 @@ class Finding:
     status: str
     cause: str
     sentence: str
+    message: str
     expected: str
     occurrences: tuple[Occurrence, ...]
 
@@ -148,7 +152,7 @@ def _causes(line: Line) -> tuple[str, ...]:
     if line["diagnosis"]:
         return parts(line["diagnosis"]) if line["verdict"] == "conventional" else (line["diagnosis"],)
     if line["error"]:
-        return (f"{line['error']['type']}: {_masked(first_line(line['error']['message']))}",)
+        return (_masked(message(line)),)
     return (line["verdict"],)
 
 
@@ -157,9 +161,10 @@ def parts(diagnosis: str) -> tuple[str, ...]:
     return tuple(re.split(r"\+(?=[a-z])", diagnosis))
 
 
-def first_line(message: str) -> str:
-    """The first line of a message that says something."""
-    return next((line.strip() for line in message.splitlines() if line.strip()), "")
+def message(line: Line) -> str:
+    """The type of an exception and the first line of its message, as a verdict's `because` has them."""
+    text = line["error"]["message"].strip()
+    return f"{line['error']['type']}: {text.splitlines()[0] if text else ''}"
 
 
 def _masked(text: str) -> str:
@@ -169,26 +174,37 @@ def _masked(text: str) -> str:
 
 def _finding(key: tuple[str, ...], lines: Sequence[Line]) -> Finding:
     status, target, verdict, cause, expected = key
-    sentence = _sentence(cause, lines)
+    said = cause if lines[0]["error"] and not lines[0]["diagnosis"] else ""
+    name = lines[0]["error"]["type"] if said else cause
+    messages = {message(line) for line in lines} if said else {""}
+    shown = messages.pop() if len(messages) == 1 else said
+    sentence = _reason(lines) if said else _sentence(cause, lines)
     ordered = sorted((_occurrence(line, cause, sentence) for line in lines), key=lambda found: -found.off)
-    name = lines[0]["error"]["type"] if lines[0]["error"] and not lines[0]["diagnosis"] else cause
-    return Finding(target, verdict, status, name, sentence, expected, tuple(ordered))
+    return Finding(target, verdict, status, name, sentence, shown, expected, tuple(ordered))
+
+
+def _reason(lines: Sequence[Line]) -> str:
+    """What the suite says of an exception beside its message: why it was expected."""
+    reasons = [line["because"].removeprefix(message(line)).removeprefix("; ") for line in lines]
+    return str(Counter(reasons).most_common(1)[0][0])
 
 
 def _sentence(cause: str, lines: Sequence[Line]) -> str:
     """The cause in words: the catalogue's, or what all the verdicts say, numbers aside."""
-    known = [_SENTENCES.get(part) for part in parts(cause)]
+    known = [_SENTENCES.get(part) or _setting(part) for part in parts(cause)]
     if all(known):
-        return ", and ".join(sentence for sentence in known if sentence)
-    if len(parts(cause)) == 1 and lines[0]["verdict"] == "conventional":
-        return cause.replace("-", " ")
+        return ", and ".join(known)
     said = [line["because"] for line in lines]
     if not any(said):
-        return f"expected {lines[0]['expected']}, but the verdict is {lines[0]['verdict']}"
-    if len(set(said)) == 1:
-        return str(said[0])
+        return f"{lines[0]['expected']} was expected, and the verdict is {lines[0]['verdict']}"
     masked = {_masked(text) for text in said}
-    return masked.pop() if len(masked) == 1 else Counter(said).most_common(1)[0][0]
+    return masked.pop() if len(masked) == 1 < len(set(said)) else str(Counter(said).most_common(1)[0][0])
+
+
+def _setting(name: str) -> str:
+    """default-eps-0.001 in words; empty for any other kind of name."""
+    found = re.fullmatch(r"([a-z-]+)-([\d.]+(?:e[-+]\d+)?)", name)
+    return f"{found[1].replace('-', ' ')} is {found[2]}" if found else ""
 
 
 def _occurrence(line: Line, cause: str, sentence: str) -> Occurrence:
@@ -196,13 +212,14 @@ def _occurrence(line: Line, cause: str, sentence: str) -> Occurrence:
 
 
 def _note(line: Line, cause: str, sentence: str) -> str:
+    """What a verdict says beyond its finding."""
+    if line["error"]:
+        return ""
     if line["verdict"] == "conventional" and line["diagnosis"]:
         others = [name for name in parts(line["diagnosis"]) if name != cause]
         return f"with {', '.join(others)}" if others else ""
     note = str(line["because"])
-    if note in (sentence, "") or (_masked(note) == sentence and not line["tensors"]):
-        return ""
-    return note.removeprefix(f"{sentence}: ").removeprefix("right, but ")
+    return "" if note == sentence else note.removeprefix(f"{sentence}: ").removeprefix("right, but ")
 
 
 def worst(tensors: dict[str, Any]) -> float:

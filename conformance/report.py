@@ -253,8 +253,9 @@ def _bounds(ratio: float) -> str:
 def _sentence(text: str) -> str:
     """A clause as a sentence; a name such as running_var, γ or y[0] keeps its letter."""
     text = text.strip()
-    word = text.partition(" ")[0]
-    capital = text[:1].upper() + text[1:] if word.isascii() and word.isalpha() and len(word) > 1 else text
+    word = text.partition(" ")[0].rstrip(",;:")
+    is_word = word.isascii() and word.isalpha() and (len(word) > 1 or word == "a")
+    capital = text[:1].upper() + text[1:] if is_word else text
     return capital if not capital or capital[-1] in ".!?…" else f"{capital}."
 
 

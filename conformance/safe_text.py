@@ -20,7 +20,7 @@ _HARMFUL = re.compile(
     "\U000e0000-\U000e007f]"
 )
 #: What acts within a line of GitHub's Markdown. Its line starts are the template's.
-_MARKUP = re.compile(r"[\\`*_\[\]|~$:]|(?<=www)\.")
+_MARKUP = re.compile(r"[\\`*_\[\]|~$]|:(?=//)|(?<=www)\.")
 
 
 def clean(text: str) -> str:

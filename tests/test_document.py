@@ -59,13 +59,21 @@ def test_not_a_number_is_a_float() -> None:
     assert math.isnan(read("a: .nan")["a"])
 
 
-@pytest.mark.parametrize("text", ["yes", "no", "on", "off", "1_000", "1:30", "2024-01-01", "nan", "1e", "0b1", "=", "NaN"])
+@pytest.mark.parametrize(
+    "text", ["yes", "no", "on", "off", "1_000", "1:30", "2024-01-01", "nan", "1e", "0b1", "=", "NaN"]
+)
 def test_what_only_yaml_1_1_gave_a_meaning_is_text(text: str) -> None:
     assert read(f"a: {text}") == {"a": text}
 
 
 def test_quoted_scalars_are_text() -> None:
-    assert read("""{a: "1", b: 'true', c: "", d: !!str 2, e: ! 3}""") == {"a": "1", "b": "true", "c": "", "d": "2", "e": "3"}
+    assert read("""{a: "1", b: 'true', c: "", d: !!str 2, e: ! 3}""") == {
+        "a": "1",
+        "b": "true",
+        "c": "",
+        "d": "2",
+        "e": "3",
+    }
 
 
 def test_core_tags_are_obeyed() -> None:
@@ -175,7 +183,11 @@ def _laughs(levels: int) -> str:
         pytest.param("[" * 10**6, "nested more than 50 levels deep", id="brackets"),
         pytest.param("- " * 10**5, "nested more than 50 levels deep", id="dashes"),
         pytest.param("{a: " * 10**5, "nested more than 50 levels deep", id="braces"),
-        pytest.param("a0: &a0 []\n" + "\n".join(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 99)), "nests more than 50 levels", id="chain"),
+        pytest.param(
+            "a0: &a0 []\n" + "\n".join(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 99)),
+            "nests more than 50 levels",
+            id="chain",
+        ),
         pytest.param("[" + "1," * 400_000 + "]", "the file holds more than 20,000 values", id="many"),
     ],
 )

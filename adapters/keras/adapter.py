@@ -20,7 +20,7 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "2",  # errors only
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else each worker takes the whole GPU
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    "JAX_ENABLE_X64": "true",  # else JAX turns float64 into float32
+    "JAX_ENABLE_X64": "true",  # else JAX makes float64 float32; other dtypes give the same bits either way
 }
 CPU_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
 
@@ -38,7 +38,7 @@ def moved(values: np.ndarray, source: int, target: int) -> np.ndarray:
 
 
 class Backend:
-    """What Keras leaves to its backend. Compiled, one program holds the call, its update and its gradients."""
+    """What Keras leaves to its backend."""
 
     executions: Tuple[str, ...] = ("eager", "compiled")
     version = ""
@@ -58,10 +58,11 @@ class Backend:
         raise NotImplementedError
 
     def fetch(self, tensor: Any) -> Tuple[np.ndarray, str, str]:
-        """The values (bits of any 16-bit kind where bfloat16), the dtype's name and the type of the device."""
+        """The values (any 16-bit type for the bits of bfloat16), the dtype's name and the type of the device."""
         raise NotImplementedError
 
     def assign(self, variable: Any, value: Any) -> None:
+        """Put a tensor into a variable of Keras's."""
         variable.assign(value)
 
     def strided(self, x: Any) -> Any:
@@ -69,7 +70,7 @@ class Backend:
         return None
 
     def value(self, variable: Any) -> Any:
-        """The backend's own variable inside Keras's."""
+        """The backend's own tensor inside a variable of Keras's."""
         return variable.value
 
     def run(self, layer: Any, x: Any, dy: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
@@ -78,6 +79,8 @@ class Backend:
 
 
 class TensorFlow(Backend):
+    """Compiled, one graph holds the call, its update and its gradients, as a training step does."""
+
     executions = ("eager", "compiled", "xla")
 
     def start(self, threads: int) -> None:
@@ -224,15 +227,18 @@ class Held(NamedTuple):
 
 
 class Keras(Adapter):
-    """Keras's momentum weighs the old value, its channels come last, and it learns rank and dtype at the first call."""
+    """Keras's momentum weighs the old value, its channels come last, and it learns rank and dtype at the first call.
+
+    The class is the same for every rank; so are its defaults.
+    """
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         name, device = options.get("backend", "tensorflow"), options["device"]
         execution, threads = options.get("execution", "eager"), options["threads"]
         if name not in BACKENDS:
-            raise Unavailable(f"no Keras backend {name} here; there are {', '.join(BACKENDS)}")
+            raise Unavailable(f"no backend {name} here; there are {', '.join(BACKENDS)}")
         if execution not in BACKENDS[name].executions:
-            raise Unavailable(f"execution {execution} is not for {name}, which has {BACKENDS[name].executions}")
+            raise Unavailable(f"Keras on {name} runs {' or '.join(BACKENDS[name].executions)}, not {execution}")
         os.environ.update(ENVIRONMENT, KERAS_BACKEND=name, KERAS_TORCH_DEVICE=device, NPROC=threads)
         if device == "cpu":
             os.environ.update(CPU_ENVIRONMENT)
@@ -271,12 +277,12 @@ class Keras(Adapter):
         arguments.update({name: False for name in ("scale", "center") if not getattr(layer, name)})
         if layer.dtype != "float32":
             arguments["dtype"] = layer.dtype
-        return self.held(arguments, layer.features, layer.initial)
+        return self.hold(arguments, layer.features, layer.initial)
 
     def build_native(self, native: Native) -> Held:
-        return self.held(native.arguments, None, native.initial)
+        return self.hold(native.arguments, None, native.initial)
 
-    def held(self, arguments: Dict[str, Any], features: Optional[int], initial: Initial) -> Held:
+    def hold(self, arguments: Dict[str, Any], features: Optional[int], initial: Initial) -> Held:
         layer = self.make(arguments)
         axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
         if len(axes) != 1:

@@ -1,0 +1,237 @@
+"""What a person is told about a case that is wrong: where it was written, which key it is, and a way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conformance.load import CaseError, CaseErrors, load
+
+HEAD = "conformance: 1\nabout: x\n"
+DEFAULTS = "defaults: {why: x, layer: {}, input: {shape: [4, 3], normal: {}}}\n"
+FRAMEWORKS = frozenset({"torch", "keras", "mindspore"})
+HERE = "▸"  # stands in a test's text where the error must point
+
+
+def errors(folder: Path, text: str) -> list[CaseError]:
+    path = folder / "f.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(CaseErrors) as caught:
+        load([path], FRAMEWORKS)
+    return list(caught.value.errors)
+
+
+def assert_told(folder: Path, marked: str, *complaints: str) -> None:
+    """The text's errors are these, in order, and each points at its mark."""
+    places = []
+    text = ""
+    for part in marked.split(HERE)[:-1]:
+        text += part
+        places.append((text.count("\n") + 1, len(text) - text.rfind("\n")))
+    found = errors(folder, marked.replace(HERE, ""))
+    prefix = f"{folder}/f.yaml:"
+    assert [str(error).removeprefix(prefix).split(" ", 1)[1] for error in found] == list(complaints)
+    assert [(error.line, error.column) for error in found] == places
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        # Keys
+        ("layer: {▸momentun: 1}", "layer.momentun: unknown key (did you mean momentum?)"),
+        ("input: {normal: {▸decay: 1}}", "input.normal.decay: unknown key (one of: mean, seed, std)"),
+        ("layer: {initial: {gamma: {▸constnt: 1}}}", "layer.initial.gamma.constnt: unknown key (did you mean constant?)"),
+        (
+            "▸bogus: 1",
+            "bogus: unknown key (one of: documented, expect, gradient, input, layer, matrix, native, rank, signature, "
+            "steps, why)",
+        ),
+        ("steps: [▸{frozen: true}]", "steps.0.mode: is missing"),
+        ("expect: {▸torch: {refuses: E}}", "expect.torch.because: is missing"),
+        ("expect: {torch: [▸{refuses: E}]}", "expect.torch.0.because: is missing"),
+        ("documented: {▸torch: {tensors: {}}}", "documented.torch.source: is missing"),
+        # Values
+        ("why: ▸3", "why: should be text, not 3 (put it in quotes)"),
+        ("why: ▸''", "why: text should have at least 1 character, not ''"),
+        ("layer: ▸3", "layer: should be a mapping, not 3"),
+        ("layer: {rank: ▸true}", "layer.rank: should be 1, 2 or 3"),
+        ("layer: {rank: ▸2.0}", "layer.rank: should be 1, 2 or 3"),
+        ("layer: {rank: ▸4}", "layer.rank: should be 1, 2 or 3, not 4"),
+        ("layer: {eps: ▸'1e-5'}", "layer.eps: should be a number, not '1e-5'"),
+        ("layer: {eps: ▸true}", "layer.eps: should be a number, not true"),
+        ("layer: {eps: ▸[1]}", "layer.eps: should be a number"),
+        ("layer: {scale: ▸yes}", "layer.scale: should be a truth value, not 'yes' (write true or false)"),
+        ("layer: {features: ▸1e3}", "layer.features: should be an integer, not 1000.0"),
+        ("layer: {features: ▸0}", "layer.features: should be greater than or equal to 1, not 0"),
+        ("gradient: {seed: ▸-1}", "gradient.seed: should be greater than or equal to 0, not -1"),
+        ("steps: ▸train", "steps: should be a list, not 'train'"),
+        ("steps: ▸[]", "steps: list should have at least 1 item, not 0"),
+        ("steps: [▸trian]", "steps.0: should be 'train', 'eval' or 'default', not 'trian' (did you mean train?)"),
+        ("steps: [{mode: ▸both}]", "steps.0.mode: should be 'train', 'eval' or 'default', not 'both'"),
+        ("steps: [▸3]", "steps.0: should be a mode (train, eval, default) or a mapping, not 3"),
+        ("steps: [eval, {mode: train, input: {dtype: ▸x}}]", "steps.1.input.dtype: should be 'float64', 'float32', 'float16', "
+         "'bfloat16', 'int64' or 'int32', not 'x'"),
+        # Initial vectors
+        ("layer: {initial: {beta: ▸true}}", "layer.initial.beta: should be a number, a list of numbers, or a mapping, not true"),
+        ("layer: {initial: {beta: ▸abc}}", "layer.initial.beta: should be a number, not 'abc'"),
+        ("layer: {initial: {beta: [1, ▸x, 3]}}", "layer.initial.beta.1: should be a number, not 'x'"),
+        ("layer: {initial: {beta: ▸[1, 2]}}", "layer.initial.beta: has 2 numbers for 3 features"),
+        ("layer: {features: 2, initial: {beta: ▸[1, 2, 3]}}", "layer.initial.beta: has 3 numbers for 2 features"),
+        ("layer: {initial: {beta: ▸{values: [1]}}}", "layer.initial.beta: has 1 number for 3 features"),
+        # Inputs
+        ("input: {shape: ▸[1000000, 1000000]}", "input.shape: a tensor of 1,000,000,000,000 elements is over the limit of 100,000,000"),
+        ("input: {shape: ▸[4]}", "input.shape: an input has from 2 (N, C) to 8 dimensions, not 1"),
+        ("input: {shape: [4, ▸-1]}", "input.shape.1: should be greater than or equal to 0, not -1"),
+        ("input: {values: ▸[[1], [1, 2]]}", "input.values: values are ragged: lists at one depth have different lengths"),
+        ("input: {values: ▸[[1, x]]}", "input.values: values hold 'x', which is no number"),
+        ("input: {values: ▸[[true]]}", "input.values: values hold True, which is no number"),
+        ("input: ▸{normal: null}", "input: an input needs exactly one of values, constant, normal, uniform, arange; here is none"),
+        ("input: ▸{normal: {}, constant: 1}", "input: an input needs exactly one of values, constant, normal, uniform, arange; "
+         "here is constant and normal"),
+        ("input: ▸{replace: [{at: [4, 0], with: 1}]}", "input: replace at [4, 0] lies outside the shape [4, 3]"),
+        # Frameworks
+        ("expect: {▸trch: {refuses: E, because: x}}", "expect.trch: an expectation that names no target (did you mean torch?)"),
+        ("documented: {▸jax: {source: x, tensors: {}}}", "documented.jax: names no target (one of: keras, mindspore, torch)"),
+        ("native: {▸keas: {}}", "native.keas: names no target (did you mean keras?)"),
+        ("rank: 2, signature: {▸trch: {}}", "signature.trch: names no target (did you mean torch?)"),
+        # Expectations
+        ("expect: {torch: ▸{because: x}}", "expect.torch: an expectation names exactly one of refuses, diverges, inaccurate and crashes"),
+        ("expect: {torch: {crashes: ▸1, because: x}}", "expect.torch.crashes: should be true"),
+        ("expect: {torch: {refuses: E, because: x, version: ▸'2.7'}}", "expect.torch.version: '2.7' is no range of versions (write '>=2.7,<3')"),
+        ("expect: {torch: [{refuses: E, because: x, when: {▸devise: cpu}}]}", "expect.torch.0.when.devise: unknown condition (did you mean device?)"),
+        ("expect: {torch: {refuses: E, because: x, when: {version: ▸2.7}}}", "expect.torch.when.version: 2.7 is no range of versions (write '>=2.7,<3')"),
+        ("expect: {torch: {refuses: E, because: x, when: {dtype: [float32, ▸float3]}}}", "expect.torch.when.dtype: 'float3' is no dtype (did you mean float32?)"),
+        ("expect: {torch: {refuses: E, because: x, when: {rank: ▸'>two'}}}", "expect.torch.when.rank: '>two' compares with no number (write '>=2')"),
+        ("expect: {torch: {refuses: E, because: x, when: {rank: ▸null}}}", "expect.torch.when.rank: should be a truth value, an integer, a number, text or a list, not null"),
+        ("expect: {torch: {refuses: E, because: x, when: {rank: [1, ▸null]}}}", "expect.torch.when.rank.1: should be a truth value, an integer, a number or text, not null"),
+        # Documented numbers
+        ("documented: {torch: {source: x, tensors: {▸'y[1]': '1'}}}", "documented.torch.tensors.y[1]: the case has 1 step, counted from 0"),
+        ("steps: [eval, eval], documented: {torch: {source: x, tensors: {▸'y[2]': '1'}}}", "documented.torch.tensors.y[2]: the case has 2 steps, counted from 0"),
+        ("documented: {torch: {source: x, tensors: {▸z: '1'}}}", "documented.torch.tensors.z: is no tensor of a step (write y[0], dx[1], running_mean[0] …)"),
+        ("documented: {torch: {source: x, tensors: {'y[0]': ▸1}}}", "documented.torch.tensors.y[0]: should be text, not 1 (put it in quotes)"),
+    ],
+)  # fmt: skip
+def test_an_error_in_a_case_names_the_place_the_key_and_a_way_out(tmp_path: Path, body: str, complaint: str) -> None:
+    assert_told(tmp_path, f"{HEAD}{DEFAULTS}cases:\n  a: {{{body}}}\n", complaint)
+
+
+@pytest.mark.parametrize(
+    ("cases", "complaint"),
+    [
+        ("  ▸a: {layer: {}, input: {shape: [4, 3], normal: {}}}", "why: is missing"),
+        ("  ▸a: {why: x, layer: {}}", "a case needs an input, or one in every step"),
+        ("  ▸a: {why: x, layer: {}, native: {}}", "a case has exactly one of layer, native and signature"),
+        ("  ▸a:\n    why: x", "a case has exactly one of layer, native and signature"),
+        ("  ▸a: {why: x, signature: {torch: {eps: null}}}", "a signature case needs a rank"),
+        ("  a: ▸3", "a: should be a mapping"),
+        ("  ▸../a: {}", "'../a' cannot be the name of a case (letters, digits, _ . + and -, a letter or digit first)"),
+        ("  ▸'': {}", "'' cannot be the name of a case (letters, digits, _ . + and -, a letter or digit first)"),
+        (
+            '  ▸"a\\n": {}',
+            "'a\\\\n' cannot be the name of a case (letters, digits, _ . + and -, a letter or digit first)",
+        ),
+    ],
+)
+def test_what_is_missing_is_reported_by_the_name_of_the_case(tmp_path: Path, cases: str, complaint: str) -> None:
+    defaults = DEFAULTS if "cannot be" in complaint else ""
+    assert_told(tmp_path, f"{HEAD}{defaults}cases:\n{cases}\n", complaint)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaints"),
+    [
+        ("▸conformance: 1\n", ["about: is missing (say in a sentence what the file is about)"]),
+        ("conformance: 1\nabout: ▸' '\n", ["about: should be text (say in a sentence what the file is about)"]),
+        (f"{HEAD}▸defalts: {{}}\n", ["defalts: unknown key (did you mean defaults?)"]),
+        (f"{HEAD}defaults: ▸3\n", ["defaults: should be a mapping"]),
+    ],
+)
+def test_an_error_in_a_file_names_its_place(tmp_path: Path, text: str, complaints: list[str]) -> None:
+    case = "{why: x, layer: {}, input: {shape: [4, 3], normal: {}}}"
+    assert_told(tmp_path, f"{text}cases: {{a: {case}}}", *complaints)
+
+
+@pytest.mark.parametrize(("cases", "complaint"), [
+    ("", "cases: is missing"),
+    ("cases: ▸{}", "cases: should be a mapping of names to cases, one at least"),
+    ("cases: ▸[{}]", "cases: should be a mapping of names to cases, one at least"),
+])  # fmt: skip
+def test_a_file_has_cases(tmp_path: Path, cases: str, complaint: str) -> None:
+    assert_told(tmp_path, (HEAD if cases else HERE + HEAD) + cases, complaint)
+
+
+def test_a_value_is_reported_where_it_was_written_and_once(tmp_path: Path) -> None:
+    text = """\
+conformance: 1
+about: x
+defaults:
+  why: x
+  layer:
+    eps: ▸x
+  input: {shape: [4, 3], normal: {}}
+cases:
+  a: {}
+  b:
+    matrix:
+      layer.momentum: [1, ▸y, 2]
+      layer.rank: [1, 2, ▸true]
+"""
+    assert_told(
+        tmp_path,
+        text,
+        "layer.eps: should be a number, not 'x'",
+        "layer.momentum: should be a number, not 'y'",
+        "layer.rank: should be 1, 2 or 3",
+    )
+
+
+def test_a_block_is_reported_at_its_key(tmp_path: Path) -> None:
+    text = "cases:\n  a:\n    why: x\n    layer: {}\n    ▸input:\n      shape: [4, 3]\n"
+    complaint = "input: an input needs exactly one of values, constant, normal, uniform, arange; here is none"
+    assert_told(tmp_path, HEAD + text, complaint)
+
+
+def test_keys_of_defaults_are_checked_even_where_no_case_inherits_them(tmp_path: Path) -> None:
+    text = "defaults: {layer: {▸esp: 1}}\ncases: {a: {why: x, native: {torch: {}}, input: {shape: [4, 3], normal: {}}}}"
+    assert_told(tmp_path, HEAD + text, "layer.esp: unknown key (did you mean eps?)")
+
+
+def test_all_faults_of_a_case_are_reported(tmp_path: Path) -> None:
+    text = "  ▸a: {layer: {eps: ▸x, ▸momentun: 1}, steps: [▸trian], input: {shape: ▸x}, expect: {▸trch: ▸3}}"
+    assert_told(
+        tmp_path,
+        f"{HEAD}cases:\n{text}",
+        "why: is missing",
+        "layer.eps: should be a number, not 'x'",
+        "layer.momentun: unknown key (did you mean momentum?)",
+        "steps.0: should be 'train', 'eval' or 'default', not 'trian' (did you mean train?)",
+        "input.shape: should be a list, not 'x'",
+        "expect.trch: an expectation that names no target (did you mean torch?)",
+        "expect.trch: should be a mapping, not 3",
+    )
+
+
+def test_any_framework_may_be_named_where_none_are_given(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text(f"{HEAD}{DEFAULTS}cases: {{a: {{native: {{mine: {{}}}}}}}}")
+    assert load([path])[0].frameworks == {"mine"}
+
+
+def test_channels_other_than_the_layers_are_a_refusal_to_test_and_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text(f"{HEAD}{DEFAULTS}cases: {{a: {{layer: {{features: 5}}}}}}")
+    assert load([path])
+
+
+def test_an_error_is_one_line_whatever_the_file_holds(tmp_path: Path) -> None:
+    (found,) = errors(tmp_path, f'{HEAD}{DEFAULTS}cases: {{a: {{"\\n\\t\\u202e{"k" * 900}": 1}}}}')
+    assert str(found).isprintable()
+    assert len(str(found)) < 1000
+
+
+def test_an_error_carries_what_it_says_as_fields(tmp_path: Path) -> None:
+    (found,) = errors(tmp_path, f"{HEAD}{DEFAULTS}cases:\n  a: {{layer: {{momentun: 1}}}}")
+    file = str(tmp_path / "f.yaml")
+    assert found == CaseError(file, 5, 15, "layer.momentun", "unknown key", "did you mean momentum?")
+    assert str(found) == f"{file}:5:15: layer.momentun: unknown key (did you mean momentum?)"
