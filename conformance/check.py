@@ -84,12 +84,6 @@ def _dotted(path: Keys) -> str:
     return ".".join(map(str, path))
 
 
-def _fault(case: Entry, location: tuple[str | int, ...], message: str, hint: str = "") -> Fault:
-    place = _locate(case, location)
-    mark = place.entry.mark if place.path else case.key
-    return Fault(mark, _dotted(place.path), message, hint)
-
-
 def _translated(error: ValidationError, case: Entry) -> list[Fault]:
     """Faults for pydantic's errors, one a place; of a value that fits no member of a union it says so for each."""
     groups: dict[tuple[Keys, str], list[tuple[_Place, Any]]] = {}
@@ -106,7 +100,9 @@ def _translated(error: ValidationError, case: Entry) -> list[Fault]:
         if len(found) == 1:
             faults.append(_translate(case, *found[0]))
         elif path not in outer:
-            faults.append(Fault(found[0][0].entry.mark, _dotted(path), _either([one for _, one in found])))
+            entry = found[0][0].entry
+            message = _either([one for _, one in found]) + _instead(entry)
+            faults.append(Fault(entry.mark, _dotted(path), message))
     return faults
 
 
@@ -126,9 +122,9 @@ def _translate(case: Entry, place: _Place, error: Any) -> Fault:
         return Fault(place.entry.key, path, "is no tensor of a step", "write y[0], dx[1], running_mean[0] …")
     message = _message(error)
     hint = _HINTS.get(error["type"], "")
-    value = place.entry.node.value
-    if not isinstance(value, dict | tuple) and error["type"] != "value_error":
-        message += f", not {_written(value)}"
+    if error["type"] != "value_error":
+        value = place.entry.node.value
+        message += _instead(place.entry)
         if error["type"] == "literal_error" and isinstance(value, str):
             meant = closest(value, re.findall(r"'([^']*)'", error["ctx"]["expected"]))
             hint = f"did you mean {meant}?" if meant else ""  # the message lists them all
@@ -154,6 +150,11 @@ def _message(error: Any) -> str:
     text = text.removeprefix("Value error, ").removeprefix("Input ").replace("should be a valid", "should be a")
     text = text.replace("a integer", "an integer").replace("a string", "text").replace("a boolean", "a truth value")
     return text.replace("Tuple ", "list ").replace("String ", "text ").replace(" after validation", "")
+
+
+def _instead(entry: Entry) -> str:
+    value = entry.node.value
+    return "" if isinstance(value, dict | tuple) else f", not {_written(value)}"
 
 
 def _written(value: Any) -> str:
@@ -240,8 +241,7 @@ def _documents(case: Entry) -> Iterator[Fault]:
             index = re.search(r"\[(\d+)\]$", name)
             if index and int(index[1][:9]) >= count:
                 path = _dotted(("documented", framework, "tensors", name))
-                steps_there = "1 step" if count == 1 else f"{count} steps"
-                yield Fault(entry.key, path, f"the case has {steps_there}, counted from 0")
+                yield Fault(entry.key, path, f"the case has {_count(count, 'step')}, counted from 0")
 
 
 def _frameworks(case: Entry, known: frozenset[str] | None) -> Iterator[Fault]:
@@ -264,5 +264,10 @@ def _initial_lengths(spec: CaseSpec, case: Entry) -> Iterator[Fault]:
     for name in ("gamma", "beta", "running_mean", "running_var"):
         vector = getattr(layer.initial, name)
         if vector is not None and vector.values is not None and len(vector.values) != features:
-            message = f"has {len(vector.values)} numbers for {features} features"
-            yield _fault(case, ("layer", "initial", name), message)
+            message = f"has {_count(len(vector.values), 'number')} for {_count(features, 'feature')}"
+            place = _locate(case, ("layer", "initial", name))
+            yield Fault(place.entry.mark, _dotted(place.path), message)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

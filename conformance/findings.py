@@ -25,7 +25,7 @@ _SENTENCES = {hypothesis.name: hypothesis.sentence for hypothesis in HYPOTHESES}
 }
 _NUMBER = r"(?:0x[0-9a-f]+|[-+]?\d[\d.]*(?:e[-+]?\d+)?)"
 #: A number or a list of numbers; the 32 of float32 is part of a name.
-_NUMBERS = re.compile(rf"(?<![\w.]){_NUMBER}(?:, ?{_NUMBER})*")
+_NUMBERS = re.compile(rf"((?<![A-Za-z0-9.]){_NUMBER}(?:, ?{_NUMBER})*)")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Occurrence:
     Attributes:
         note: what is particular to this case; empty where the finding's sentence says all.
         off: the worst tensor's error as a fraction of its bound, infinite where something else is wrong.
+
     """
 
     case: str
@@ -51,6 +52,7 @@ class Finding:
         sentence: the cause in words, without a full stop; empty where only the message says it.
         message: what the framework said, with … for numbers in which the cases differ; empty if nothing.
         expected: the verdicts that were expected.
+
     """
 
     target: str
@@ -64,6 +66,7 @@ class Finding:
 
     @property
     def unexpected(self) -> bool:
+        """Whether these verdicts were not expected."""
         return self.status == "unexpected"
 
 
@@ -73,6 +76,7 @@ class Cell:
 
     Attributes:
         counts: verdict and number, the worst verdict first.
+
     """
 
     counts: tuple[tuple[str, int], ...]
@@ -80,6 +84,7 @@ class Cell:
 
     @property
     def worst(self) -> str:
+        """The worst verdict among them."""
         return self.counts[0][0]
 
 
@@ -89,6 +94,7 @@ class PairFinding:
 
     Attributes:
         differences: what explains them, and the cases so explained; the commonest first.
+
     """
 
     pair: tuple[str, str]
@@ -152,7 +158,7 @@ def _causes(line: Line) -> tuple[str, ...]:
     if line["diagnosis"]:
         return parts(line["diagnosis"]) if line["verdict"] == "conventional" else (line["diagnosis"],)
     if line["error"]:
-        return (_masked(message(line)),)
+        return (_masked(reason(line) or message(line)),)
     return (line["verdict"],)
 
 
@@ -172,21 +178,29 @@ def _masked(text: str) -> str:
     return _NUMBERS.sub("…", text)
 
 
+def _in_common(texts: Iterable[str]) -> str:
+    """The commonest of some texts, with … for the numbers in which others like it differ."""
+    counted = Counter(texts)
+    commonest = counted.most_common(1)[0][0]
+    alike = [_NUMBERS.split(text) for text in counted if _masked(text) == _masked(commonest)]
+    return "".join(pieces[0] if len(set(pieces)) == 1 else "…" for pieces in zip(*alike, strict=True))
+
+
 def _finding(key: tuple[str, ...], lines: Sequence[Line]) -> Finding:
     status, target, verdict, cause, expected = key
-    said = cause if lines[0]["error"] and not lines[0]["diagnosis"] else ""
-    name = lines[0]["error"]["type"] if said else cause
-    messages = {message(line) for line in lines} if said else {""}
-    shown = messages.pop() if len(messages) == 1 else said
-    sentence = _reason(lines) if said else _sentence(cause, lines)
-    ordered = sorted((_occurrence(line, cause, sentence) for line in lines), key=lambda found: -found.off)
-    return Finding(target, verdict, status, name, sentence, shown, expected, tuple(ordered))
+    raised = bool(lines[0]["error"]) and not lines[0]["diagnosis"]
+    said = _in_common(message(line) for line in lines) if raised else ""
+    sentence = _in_common(reason(line) for line in lines) if raised else _sentence(cause, lines)
+    name = lines[0]["error"]["type"] if raised else cause
+    found = (Occurrence(line["case"], _note(line, cause, sentence, said), worst(line["tensors"])) for line in lines)
+    ordered = sorted(found, key=lambda occurrence: -occurrence.off)
+    return Finding(target, verdict, status, name, sentence, said, expected, tuple(ordered))
 
 
-def _reason(lines: Sequence[Line]) -> str:
-    """What the suite says of an exception beside its message: why it was expected."""
-    reasons = [line["because"].removeprefix(message(line)).removeprefix("; ") for line in lines]
-    return str(Counter(reasons).most_common(1)[0][0])
+def reason(line: Line) -> str:
+    """A verdict's `because` without the exception's message, which is shown by itself."""
+    because = str(line["because"])
+    return because.removeprefix(message(line)).removeprefix("; ") if line["error"] else because
 
 
 def _sentence(cause: str, lines: Sequence[Line]) -> str:
@@ -194,11 +208,9 @@ def _sentence(cause: str, lines: Sequence[Line]) -> str:
     known = [_SENTENCES.get(part) or _setting(part) for part in parts(cause)]
     if all(known):
         return ", and ".join(known)
-    said = [line["because"] for line in lines]
-    if not any(said):
-        return f"{lines[0]['expected']} was expected, and the verdict is {lines[0]['verdict']}"
-    masked = {_masked(text) for text in said}
-    return masked.pop() if len(masked) == 1 < len(set(said)) else str(Counter(said).most_common(1)[0][0])
+    if any(line["because"] for line in lines):
+        return _in_common(line["because"] for line in lines)
+    return f"{lines[0]['expected']} was expected, and the verdict is {lines[0]['verdict']}"
 
 
 def _setting(name: str) -> str:
@@ -207,14 +219,10 @@ def _setting(name: str) -> str:
     return f"{found[1].replace('-', ' ')} is {found[2]}" if found else ""
 
 
-def _occurrence(line: Line, cause: str, sentence: str) -> Occurrence:
-    return Occurrence(line["case"], _note(line, cause, sentence), worst(line["tensors"]))
-
-
-def _note(line: Line, cause: str, sentence: str) -> str:
+def _note(line: Line, cause: str, sentence: str, said: str) -> str:
     """What a verdict says beyond its finding."""
     if line["error"]:
-        return ""
+        return "" if _masked(message(line)) == _masked(said) else message(line)
     if line["verdict"] == "conventional" and line["diagnosis"]:
         others = [name for name in parts(line["diagnosis"]) if name != cause]
         return f"with {', '.join(others)}" if others else ""

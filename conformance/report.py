@@ -69,9 +69,9 @@ def html(run: Run) -> str:
         .render(
             _overview(run),
             policy=policy + "base-uri 'none'; form-action 'none'",
-            style=Markup(style),  # ours; the only texts that are not escaped
-            script=Markup(script),
-            data=Markup(embedded(run)),
+            style=Markup(style),  # noqa: S704 - ours
+            script=Markup(script),  # noqa: S704 - ours
+            data=Markup(embedded(run)),  # noqa: S704 - safe within a script element
         )
     )
 
@@ -210,7 +210,7 @@ def _templates(autoescape: bool) -> Environment:
     """The templates of reports/: with `autoescape` for HTML; without it they must filter every text themselves."""
     environment = Environment(
         loader=FileSystemLoader(data.folder("reports")),
-        autoescape=autoescape,
+        autoescape=autoescape,  # noqa: S701 - off for Markdown only
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -221,6 +221,7 @@ def _templates(autoescape: bool) -> Environment:
         "hash": lambda text: quote(str(text), safe="/,=:"),
         "many": _many,
         "bounds": _bounds,
+        "full_stop": _full_stop,
         "sentence": _sentence,
         "one_line": one_line,
         "markdown": markdown,
@@ -236,7 +237,8 @@ def _case_link(case: str) -> str:
 
 
 def _many(number: int, what: str) -> str:
-    """
+    """A number of things.
+
     >>> _many(1, "case"), _many(1500, "case")
     ('1 case', '1,500 cases')
     """
@@ -255,8 +257,11 @@ def _sentence(text: str) -> str:
     text = text.strip()
     word = text.partition(" ")[0].rstrip(",;:")
     is_word = word.isascii() and word.isalpha() and (len(word) > 1 or word == "a")
-    capital = text[:1].upper() + text[1:] if is_word else text
-    return capital if not capital or capital[-1] in ".!?…" else f"{capital}."
+    return _full_stop(text[:1].upper() + text[1:] if is_word else text)
+
+
+def _full_stop(text: str) -> str:
+    return text if not text or text[-1] in ".!?…" else f"{text}."
 
 
 def _listed(names: Sequence[str]) -> str:

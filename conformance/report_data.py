@@ -12,7 +12,7 @@ import json
 import re
 from typing import Any
 
-from conformance.findings import off, topic
+from conformance.findings import off, reason, topic
 from conformance.run_folder import Run
 from conformance.safe_text import shorten
 
@@ -75,7 +75,7 @@ def _verdict(line: dict[str, Any], targets: list[str], texts: Texts) -> dict[str
         "unexpected": int(line["status"] == "unexpected"),
         "expected": texts(line["expected"]),
         "diagnosis": texts(line["diagnosis"]),
-        "because": texts(line["because"]),
+        "because": texts(reason(line)),
         "received": texts(line["received"]),
         "seconds": _number(line["seconds"]),
         "tensors": [_tensor(name, tensor, texts) for name, tensor in line["tensors"].items()],

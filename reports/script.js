@@ -194,6 +194,7 @@
         make("h1", { tabindex: "-1" }, item.id),
         make("p", { class: "prose" }, text(item.why)),
         make("p", { class: "quiet" }, `${text(item.file)}:${item.line}`),
+        make("p", { class: "quiet" }, "Explain: ", make("code", {}, `conformance explain ${quoted(item.id)}`)),
       ),
       section("Verdicts", "", ...ordered.map((verdict) => drawVerdict(item, verdict))),
       ...drawTensors(item),
@@ -235,7 +236,7 @@
         verdict.received ? make("p", {}, make("code", {}, text(verdict.received))) : null,
         message,
         ...(verdict.facts || []).map((fact) => make("p", { class: "quiet" }, text(fact))),
-        make("p", { class: "quiet" }, "Alone: ", make("code", {}, `conformance repro ${quoted(item.id)} -t ${quoted(name)}`)),
+        make("p", { class: "quiet" }, "Reproduce: ", make("code", {}, `conformance repro ${quoted(item.id)} -t ${quoted(name)}`)),
       ),
     );
   }
@@ -256,7 +257,7 @@
     return [
       section(
         "Tensors",
-        "largest error as a fraction of its bound; above 1 is more than rounding explains",
+        "largest error as a fraction of its bound, against the reading that the verdict names; above 1 is more than rounding explains",
         compared(names, targets, found),
         over.length ? measured(over, "Out of bound, the worst first") : null,
         rest.length ? make("details", {}, make("summary", {}, "Errors within their bounds"), measured(rest, "")) : null,

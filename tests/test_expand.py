@@ -212,7 +212,8 @@ def test_an_axis_reaches_into_steps() -> None:
 
 
 def test_a_step_takes_what_its_input_leaves_out_from_the_case_after_the_matrix() -> None:
-    case = "{input: {shape: [2, 3], normal: {}}, steps: [{mode: train, input: {constant: 1}}, eval], matrix: {input.dtype: [a, b]}}"
+    steps = "[{mode: train, input: {constant: 1}}, eval]"
+    case = f"{{input: {{shape: [2, 3], normal: {{}}}}, steps: {steps}, matrix: {{input.dtype: [a, b]}}}}"
     assert [body["steps"] for body in bodies(case)] == [
         [{"mode": "train", "input": {"shape": [2, 3], "dtype": dtype, "constant": 1}}, "eval"] for dtype in "ab"
     ]

@@ -75,9 +75,8 @@ class Torch(Adapter):
             parameter.requires_grad_(not step.frozen)
             parameter.grad = None
         x = self.input(step)
-        call = torch.compile(layer, fullgraph=True) if self.execution == "compiled" else layer
         with framework():
-            y = call(x)
+            y = self.callable(layer)(x)
         tensors = {"y": self.array(y)}
         if step.dy is not None:
             with framework():
@@ -87,6 +86,12 @@ class Torch(Adapter):
                 if parameter is not None and parameter.grad is not None:
                     tensors[name] = self.array(parameter.grad)
         return layer, tensors
+
+    def callable(self, layer: torch.nn.Module) -> Any:
+        if self.execution == "eager":
+            return layer
+        torch._dynamo.reset()  # past its limit of recompilations it would refuse, or run eagerly without a word
+        return torch.compile(layer, fullgraph=True)
 
     def input(self, step: Step) -> torch.Tensor:
         x = self.tensor(step.x).to(memory_format=self.memory_format)

@@ -18,10 +18,17 @@ def read_cases(paths: Sequence[Path], select: str = "", frameworks: frozenset[st
 
     Raises:
         CaseErrors: all errors of all files.
+
     """
     chosen = selector(select)
     known = frozenset(bundled()) | frameworks
-    return [case for case in load(list(paths) or [data.folder("cases")], known) if chosen(case.id)]
+    return [case for case in load(paths or [own_corpus()], known) if chosen(case.id)]
+
+
+def own_corpus() -> Path:
+    """The suite's own cases, named from here where they lie below."""
+    folder = data.folder("cases")
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def list_cases(paths: Sequence[Path], select: str) -> None:
@@ -33,7 +40,7 @@ def list_cases(paths: Sequence[Path], select: str) -> None:
 def validate(paths: Sequence[Path]) -> None:
     """Print how many files and cases are in order."""
     cases = read_cases(paths)
-    files = find(list(paths) or [data.folder("cases")])
+    files = find(paths or [own_corpus()])
     print(f"{len(files)} files, {len(cases)} cases: no errors")
 
 

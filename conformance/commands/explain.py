@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.run import COULD_NOT_RUN, choose_targets
 from conformance.compare import TensorResult
@@ -28,8 +29,9 @@ def explain(case_id: str, paths: Sequence[Path], named: Sequence[str], device: s
 
     Raises:
         UsageError: no case has that id.
+
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     targets = choose_targets(named, device, console)
     cases = read_cases(paths, "", frozenset(target.framework for target in targets))
     found = [case for case in cases if case.id == case_id]

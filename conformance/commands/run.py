@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from conformance.case import Case
+from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS, Verdict
@@ -32,6 +33,7 @@ def choose_targets(named: Sequence[str], device: str, console: Console) -> list[
 
     Raises:
         UsageError: a name that is unknown, or given twice.
+
     """
     aliases = configured(Path.cwd())
     if named:
@@ -63,7 +65,7 @@ def run(
     timeout: float,
 ) -> int:
     """Run, judge and report; return the exit code."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     targets = choose_targets(named, device, console)
     cases = read_cases(paths, select, frozenset(target.framework for target in targets))
     if not targets or not any(targets_of(case, targets) for case in cases):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from conformance.commands.console import console as make_console
 from conformance.errors import UsageError
 from conformance.pool import Pool, Started
 from conformance.target import Target, bundled, parse
@@ -30,7 +30,7 @@ def variants(device: str) -> list[Target]:
 
 def show(device: str) -> int:
     """Start every variant, one after another, and say what it is or why it cannot run; 3 if none can."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     table = Table(show_edge=False, pad_edge=False)
     for column in ("target", "runs", "what"):
         table.add_column(column)

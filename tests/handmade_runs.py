@@ -1,0 +1,118 @@
+"""Small runs made by hand, in the form that `conformance.run_folder` reads, for tests of what is made from a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from conformance.run_folder import Run
+
+Line = dict[str, Any]
+
+#: A text that tries everything: to end an element, a table cell, a code span, a line; to act on a terminal.
+HOSTILE = "</script><img src=x onerror=\"alert(1)\">'`|\n# @team \x1b[31mred\x07\u202e]]>&amp;"
+
+
+def target(name: str = "torch", title: str = "PyTorch", ran: bool = True, message: str = "", **facts: str) -> Line:
+    stated = {"version": "2.13.0+cpu", "device": "cpu", "threads": "1", **facts} if ran else {}
+    return {
+        "name": name,
+        "framework": name.partition(",")[0],
+        "title": title,
+        "options": {},
+        "python": None,
+        "host": None,
+        "ran": ran,
+        "facts": stated,
+        "message": message,
+    }
+
+
+def case(name: str = "momentum/values[momentum=0.1]", why: str = "Momentum is the classic porting mistake.") -> Line:
+    return {
+        "case": name,
+        "topic": name.rpartition("/")[0],
+        "file": f"cases/{name.rpartition('/')[0]}.yaml",
+        "line": 12,
+        "about": "Running statistics.",
+        "matrix": {},
+        "spec": {"why": why, "layer": {"momentum": 0.1}, "steps": [{"mode": "train"}]},
+        "digest": "0" * 64,
+    }
+
+
+def tensor(ratio: float | None = 0.25, **more: Any) -> Line:
+    return {"ratio": ratio, "max_abs": 2.3e-7, "max_ulp": 3.0, "worst_index": [2, 1], **more}
+
+
+def verdict(
+    verdict: str = "conforms",
+    status: str = "expected",
+    of: str = "momentum/values[momentum=0.1]",
+    on: str = "torch",
+    **more: Any,
+) -> Line:
+    return {
+        "case": of,
+        "target": on,
+        "verdict": verdict,
+        "status": status,
+        "expected": "conforms or conventional",
+        "diagnosis": None,
+        "because": "",
+        "seconds": 0.25,
+        "tensors": {"y[0]": tensor()},
+        "error": None,
+        "received": "torch.nn.BatchNorm2d(num_features=3)",
+        "facts": [],
+        **more,
+    }
+
+
+def pair(a: str, b: str, because: str = "", of: str = "momentum/values[momentum=0.1]") -> Line:
+    agreement = "differ" if because else "agree"
+    tensors = {"running_var[0]": tensor(40.0 if because else 0.5)}
+    return {"case": of, "pair": [a, b], "agreement": agreement, "tensors": tensors, "because": because}
+
+
+def run(
+    verdicts: Sequence[Line],
+    pairs: Sequence[Line] = (),
+    targets: Sequence[Line] = (),
+    cases: Sequence[Line] = (),
+) -> Run:
+    """A run of these lines; targets and cases that are not given follow from them."""
+    named = dict.fromkeys(line["target"] for line in verdicts)
+    told = dict.fromkeys(line["case"] for line in verdicts)
+    info = {
+        "format": 1,
+        "suite": "0.1.0",
+        "started": "2026-01-02T03:04:05+00:00",
+        "finished": "2026-01-02T03:05:05+00:00",
+        "command": ["conformance", "run", "-k", "a b"],
+        "platform": {
+            "system": "Linux",
+            "machine": "x86_64",
+            "processor": "Processor 9000",
+            "cores": 2,
+            "python": "3.11.7",
+        },
+        "targets": list(targets) or [target(name) for name in named],
+    }
+    described = {line["case"]: line for line in (cases or [case(name) for name in told])}
+    return Run(Path("run"), info, described, list(verdicts), list(pairs), {"complete": True})
+
+
+def large(cases: int, targets: Sequence[str]) -> Run:
+    """A run in which every target judged every case, with three steps' tensors each."""
+    names = [f"topic{i % 20}/case[shape={i},momentum=0.1]" for i in range(cases)]
+    step = ("y", "dx", "dgamma", "dbeta", "running_mean", "running_var")
+    tensors = {f"{name}[{n}]": tensor(0.0123 * (n + 1)) for n in range(3) for name in step}
+    verdicts = [
+        verdict("conventional", of=name, on=on, diagnosis="running-variance-biased", tensors=tensors)
+        for name in names
+        for on in targets
+    ]
+    pairs = [pair(targets[0], on, f"{on}: running-variance-biased", of=name) for name in names for on in targets[1:]]
+    return run(verdicts, pairs)

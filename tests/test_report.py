@@ -1,0 +1,466 @@
+"""The reports of a run: the numbers they tell, in which order, and that no text from outside acts in them."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from handmade_runs import HOSTILE, case, large, pair, run, target, tensor, verdict
+
+from conformance import data
+from conformance.findings import findings, pair_findings
+from conformance.judge import VERDICTS
+from conformance.junit import junit
+from conformance.report import MEANINGS, SUMMARY_LIMIT, headline, html, summary, write_reports
+from conformance.report_data import embedded
+from conformance.run_folder import Run
+from conformance.safe_text import clean, markdown, markdown_cell, markdown_code, one_line, shorten
+
+UNEXPLAINED = {"diagnosis": "unexplained", "because": "y[0] is 53 bounds off at [3, 2]", "tensors": {"y[0]": tensor(53)}}
+BIASED = {
+    "diagnosis": "running-variance-biased",
+    "because": "running_var is stored biased, without the n/(n−1) factor",
+}
+REFUSED = {
+    "error": {"type": "ValueError", "message": "Expected more than 1 value, got [1, 3]\nsecond line"},
+    "tensors": {},
+    "expected": "refused (ValueError)",
+    "because": "ValueError: Expected more than 1 value, got [1, 3]; one value has no variance",
+}
+
+
+class Page(HTMLParser):
+    """The elements and texts of a document, as a browser's parser would see them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[str] = []
+        self.data = ""
+        self._within: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = {name: value or "" for name, value in attrs}
+        self.elements.append((tag, attributes))
+        self._within = [tag, attributes.get("id", "")]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._within = []
+
+    def handle_data(self, text: str) -> None:
+        if self._within == ["script", "data"]:
+            self.data += text
+        elif self._within[:1] not in (["script"], ["style"]):
+            self.texts.append(text)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def hostile() -> Run:
+    name = f"topic/{HOSTILE}"
+    error = {"type": HOSTILE, "message": HOSTILE}
+    everything = verdict(
+        "divergent",
+        "unexpected",
+        of=name,
+        on=HOSTILE,
+        diagnosis=HOSTILE,
+        because=HOSTILE,
+        expected=HOSTILE,
+        received=HOSTILE,
+        facts=[HOSTILE],
+        error=error,
+        tensors={HOSTILE: tensor(None, problem=HOSTILE)},
+    )
+    raised = verdict("refused", "unexpected", of=name, on=HOSTILE, error=error, tensors={})
+    targets = [target(HOSTILE, HOSTILE, version=HOSTILE), target("b", ran=False, message=HOSTILE)]
+    return run([everything, raised], [pair(HOSTILE, HOSTILE, HOSTILE, of=name)], targets, [case(name, HOSTILE)])
+
+
+# What is told.
+
+
+def test_the_headline_tells_who_ran_on_what_and_how_it_went() -> None:
+    keras = target("keras", "Keras", version="3.15.1", backend="tensorflow", backend_version="2.21.0")
+    lines = [verdict(on="torch"), verdict("divergent", "unexpected", on="keras", **UNEXPLAINED)]
+    found = headline(run(lines, targets=[target(), keras]))
+    assert found == "PyTorch 2.13.0 and Keras 3.15.1 (TensorFlow 2.21.0) on CPU: 2 verdicts on 1 case, 1 unexpected."
+
+
+def test_the_headline_tells_targets_of_one_framework_apart() -> None:
+    lines = [verdict(on="torch"), verdict(on="torch,execution=compiled")]
+    assert "PyTorch 2.13.0 as torch and PyTorch 2.13.0 as torch,execution=compiled on CPU" in headline(run(lines))
+    lines = [verdict(on="torch"), verdict(on="cuda")]
+    found = headline(run(lines, targets=[target(), target("cuda", device="cuda")]))
+    assert found.startswith("PyTorch 2.13.0 on CPU and PyTorch 2.13.0 on CUDA: 2 verdicts on 1 case, all as expected")
+
+
+def test_a_run_of_nothing_says_so() -> None:
+    nothing = run([], targets=[target(ran=False, message="no module named torch")])
+    assert headline(nothing) == "Nothing ran: there is no verdict."
+    assert "no module named torch" in Page(html(nothing)).text
+    assert "no module named torch" in summary(nothing)
+    assert ElementTree.fromstring(junit(nothing)).get("errors") == "1"
+
+
+def test_every_verdict_has_a_meaning_and_a_colour() -> None:
+    style = (data.folder("reports") / "style.css").read_text(encoding="utf-8")
+    assert list(MEANINGS) == sorted(MEANINGS, key=list(VERDICTS).index) or set(MEANINGS) == set(VERDICTS)
+    assert all(f".v-{name} {{ --c: var(--{name}); }}" in style for name in VERDICTS)
+    assert all(f".mark.v-{name} " in style for name in VERDICTS)
+
+
+def test_one_convention_is_told_once_per_target_with_all_its_cases() -> None:
+    both = {"diagnosis": "default-eps-0.001+running-variance-biased", "because": "…"}
+    lines = [verdict("conventional", of=f"a/{i}", on="keras", **(both if i == 0 else BIASED)) for i in range(5)]
+    found = {finding.cause: finding for finding in findings(run(lines))}
+    assert {name: len(finding.occurrences) for name, finding in found.items()} == {
+        "running-variance-biased": 5,
+        "default-eps-0.001": 1,
+    }
+    assert found["running-variance-biased"].sentence == "running_var is stored biased, without the n/(n−1) factor"
+    assert found["running-variance-biased"].occurrences[0].note == "with default-eps-0.001"
+    assert found["default-eps-0.001"].sentence == "default eps is 0.001"
+
+
+def test_an_exponent_joins_no_conventions() -> None:
+    (only,) = findings(run([verdict("conventional", diagnosis="default-eps-1e+06")]))
+    assert only.cause == "default-eps-1e+06"
+
+
+def test_unexpected_findings_come_first_and_the_worst_first_of_these() -> None:
+    lines = [
+        verdict("conventional", of="a/1", **BIASED),
+        verdict("inaccurate", "unexpected", of="a/2"),
+        verdict("divergent", "unexpected", of="a/3", **UNEXPLAINED),
+        verdict("crashed", "unexpected", of="a/4"),
+        verdict("refused", of="a/5", **REFUSED),
+        verdict("conforms", of="a/6"),
+    ]
+    found = [(finding.verdict, finding.status) for finding in findings(run(lines))]
+    assert found[:3] == [(name, "unexpected") for name in ("crashed", "divergent", "inaccurate")]
+    assert sorted(found[3:]) == [("conventional", "expected"), ("refused", "expected")]
+
+
+def test_the_worst_case_of_a_finding_comes_first() -> None:
+    lines = [
+        verdict("divergent", "unexpected", of=f"a/{ratio}", diagnosis="unexplained", tensors={"y[0]": tensor(ratio)})
+        for ratio in (2.0, 50.0, 3.0)
+    ]
+    (only,) = findings(run(lines))
+    assert [at.case for at in only.occurrences] == ["a/50.0", "a/3.0", "a/2.0"]
+
+
+def test_exceptions_that_differ_in_numbers_are_one_finding() -> None:
+    errors = [{"type": "ValueError", "message": f"float32: 1 of 2, got size [{i}, 3]"} for i in (1, 2)]
+    lines = [
+        verdict("refused", "unexpected", of=f"a/{i}", error=error, because=f"ValueError: {error['message']}")
+        for i, error in enumerate(errors)
+    ]
+    (only,) = findings(run(lines))
+    assert only.message == "ValueError: float32: 1 of 2, got size […]"
+    assert (only.cause, only.sentence, len(only.occurrences)) == ("ValueError", "", 2)
+
+
+def test_exceptions_expected_for_one_reason_are_one_finding_with_that_reason() -> None:
+    lines = [
+        verdict(
+            "refused", of=f"a/{i}", error={"type": "E", "message": f"no {i}"}, because=f"E: no {i}; floats only"
+        )
+        for i in ("float64", "bfloat16")
+    ]
+    (only,) = findings(run(lines))
+    assert only.sentence == "floats only"
+    assert [(at.case, at.note) for at in only.occurrences] == [("a/float64", ""), ("a/bfloat16", "E: no bfloat16")]
+
+
+def test_an_expectation_that_no_longer_holds_is_told_as_such() -> None:
+    (only,) = findings(run([verdict("conforms", "unexpected", expected="refused (TypeError)")]))
+    assert only.sentence == "refused (TypeError) was expected, and the verdict is conforms"
+
+
+def test_pairs_are_counted_and_their_differences_grouped() -> None:
+    lines = [
+        pair("torch", "keras", of="a/1"),
+        *(pair("torch", "keras", "keras: running-variance-biased", of=f"a/{i}") for i in (2, 3)),
+        pair("torch", "keras", "torch: refused (ValueError)", of="a/4"),
+    ]
+    (only,) = pair_findings(run([verdict()], lines))
+    assert (only.pair, only.agree, only.differ) == (("torch", "keras"), 1, 3)
+    assert only.differences == (
+        ("keras: running-variance-biased", ("a/2", "a/3")),
+        ("torch: refused (ValueError)", ("a/4",)),
+    )
+
+
+def test_the_matrix_counts_per_topic_and_target_and_links_to_these_cases() -> None:
+    lines = [
+        verdict(of="a b/1"),
+        verdict("divergent", "unexpected", of="a b/2", **UNEXPLAINED),
+        verdict(of="a b/2", on="keras"),
+    ]
+    page = Page(html(run(lines)))
+    links = {attributes.get("href") for tag, attributes in page.elements if tag == "a"}
+    assert "#topic=a%20b&target=torch&verdict=divergent" in links
+    assert "#topic=a%20b&target=torch&status=unexpected" in links
+    assert "#case=a%20b/2" in links
+    assert "1 divergent 1 1 unexpected" in page.text
+
+
+def test_the_environment_names_versions_machine_date_and_command() -> None:
+    text = Page(html(run([verdict()]))).text
+    for fact in ("2.13.0+cpu", "Processor 9000, 2 cores", "Linux", "2026-01-02T03:04:05+00:00, in 60 seconds"):
+        assert fact in text
+    assert "conformance run -k 'a b'" in text
+
+
+# The data for the script.
+
+
+def test_the_data_tell_every_case_verdict_and_tensor() -> None:
+    lines = [verdict("divergent", "unexpected", **UNEXPLAINED), verdict(on="keras")]
+    found = json.loads(embedded(run(lines, [pair("torch", "keras", "torch: unexplained")])))
+    (only,) = found["cases"]
+    texts = found["texts"]
+    assert texts[only["why"]] == "Momentum is the classic porting mistake."
+    assert texts[only["spec"]] == "layer: {momentum: 0.1}\nsteps: [{mode: train}]"
+    first, second = only["verdicts"]
+    assert (texts[first["verdict"]], first["unexpected"], texts[first["diagnosis"]]) == ("divergent", 1, "unexplained")
+    assert found["targets"][second["target"]] == "keras"
+    ((name, *numbers),) = first["tensors"]
+    assert (texts[name], *numbers) == ("y[0]", 53, 2.3e-7, 3, [2, 1])
+    assert only["pairs"][0]["pair"] == [0, 1]
+
+
+def test_an_exact_tensor_is_its_name_and_a_problem_is_told() -> None:
+    tensors = {"beta[0]": tensor(0.0), "y[0]": tensor(None, problem="is missing")}
+    found = json.loads(embedded(run([verdict(tensors=tensors)])))
+    exact, missing = found["cases"][0]["verdicts"][0]["tensors"]
+    assert len(exact) == 1
+    assert found["texts"][missing[-1]] == "is missing"
+
+
+def test_a_run_of_the_size_of_the_corpus_stays_within_five_megabytes() -> None:
+    assert len(html(large(1500, ["torch", "mindspore", "keras"]))) < 5_000_000
+
+
+# Nothing from outside acts.
+
+
+def test_hostile_texts_are_text_in_html() -> None:
+    text = html(hostile())
+    page = Page(text)
+    assert [attributes.get("id") for tag, attributes in page.elements if tag == "script"] == ["data", None]
+    assert not [tag for tag, _ in page.elements if tag == "img"]
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert '</script><img src=x onerror="alert(1)">' in page.text
+    assert not set("\x1b\x07\u202e") & set(text)
+
+
+def test_hostile_texts_do_not_end_the_data() -> None:
+    page = Page(html(hostile()))
+    assert not set("<>&") & set(page.data)
+    (only,) = json.loads(page.data)["cases"]
+    assert only["id"] == f"topic/{clean(HOSTILE)}"
+
+
+def test_hostile_texts_are_text_in_xml() -> None:
+    root = ElementTree.fromstring(junit(hostile()))
+    (first, *_) = root.findall("testsuite/testcase/failure")
+    assert '</script><img src=x onerror="alert(1)">' in (first.text or "")
+
+
+@pytest.mark.parametrize("code", [0, 1, 8, 0xB, 0xC, 0xE, 0x1B, 0x1F, 0x7F, 0x9B, 0xD800, 0xFFFE, 0xFFFF])
+def test_characters_that_xml_forbids_are_spelled_out(code: int) -> None:
+    root = ElementTree.fromstring(junit(run([verdict("refused", "unexpected", because=f"a{chr(code)}b")])))
+    message = root.findall("testsuite/testcase/failure")[0].get("message") or ""
+    assert re.search(r"a\\[xu][0-9a-f]+b", message)
+
+
+def test_hostile_texts_are_text_in_markdown() -> None:
+    text = summary(hostile())
+    assert not set("\x1b\x07\u202e") & set(text)
+    without_code = re.sub(r"(`+) ?(.*?[^`]) ?\1(?!`)", "", text)
+    assert "<" not in without_code
+    assert "@team" not in without_code
+    assert not [line for line in text.splitlines() if line.startswith("# ")]
+
+
+def test_markdown_escapes_what_acts_within_a_line() -> None:
+    assert markdown("a|b\n*c* <b> & [x](y) `d` http://e www.f @g #1") == (
+        "a\\|b \\*c\\* &lt;b&gt; &amp; \\[x\\](y) \\`d\\` http\\://e www\\.f @\u200bg #\u200b1"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "`", "``", "a`", "`a", "a `` b ` c"])
+def test_a_code_span_outlasts_the_backticks_within(text: str) -> None:
+    span = markdown_code(text)
+    fence = re.match("`+", span)
+    assert fence is not None
+    assert span.endswith(fence[0])
+    assert fence[0] not in re.findall("`+", span[len(fence[0]) : -len(fence[0])])
+
+
+def test_a_pipe_ends_no_cell_even_in_code() -> None:
+    assert markdown_cell(markdown_code("a|b")) == "`a\\|b`"
+
+
+def test_terminal_sequences_are_dropped_whole() -> None:
+    assert clean("\x1b[1;31mred\x1b[0m \x1b]0;title\x07end") == "red end"
+
+
+def test_ordinary_text_of_any_script_is_left_alone() -> None:
+    text = "γ·x̂ + β, 批归一化, ½ ≤ |f| < 1\n\ttab"
+    assert clean(text) == text
+
+
+def test_long_texts_keep_beginning_and_end() -> None:
+    assert shorten("x" * 50 + "end", 20) == "x" * 14 + "…xxend"
+    assert len(one_line("word " * 100, 40)) <= 40
+
+
+def test_the_document_refers_to_nothing_outside_itself() -> None:
+    text = html(large(3, ["torch", "keras"]))
+    page = Page(text)
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "action", "data", "poster", "srcset", "xlink:href"):
+            assert attributes.get(name, "#").startswith("#") or attributes[name] == "data:,", (tag, attributes)
+    assert not re.search(r"url\(|@import|https?://|fetch\(|XMLHttpRequest|import\(", text)
+    policy = next(attributes["content"] for tag, attributes in page.elements if "http-equiv" in attributes)
+    assert policy.startswith("default-src 'none'")
+
+
+# JUnit.
+
+
+def suites(of: Run) -> dict[str, ElementTree.Element]:
+    return {suite.get("name", ""): suite for suite in ElementTree.fromstring(junit(of))}
+
+
+def test_junit_passes_skips_and_fails_by_expectation() -> None:
+    lines = [
+        verdict(of="a/conforms"),
+        verdict("conventional", of="a/conventional", **BIASED),
+        verdict("refused", of="a/refused", **REFUSED),
+        verdict("divergent", of="a/divergent", because="known since 2.0"),
+        verdict("divergent", "unexpected", of="a/wrong", **UNEXPLAINED),
+        verdict("conforms", "unexpected", of="a/improved", expected="refused (TypeError)"),
+    ]
+    suite = suites(run(lines))["torch"]
+    assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped", "time")} == {
+        "tests": "6",
+        "failures": "2",
+        "errors": "0",
+        "skipped": "2",
+        "time": "1.500",
+    }
+    results = {test.get("name"): [child.tag for child in test] for test in suite.findall("testcase")}
+    assert results == {
+        "conforms": [],
+        "conventional": [],
+        "refused": ["skipped"],
+        "divergent": ["skipped"],
+        "wrong": ["failure"],
+        "improved": ["failure"],
+    }
+
+
+def test_junit_gives_the_reason_of_a_skip_and_the_evidence_of_a_failure() -> None:
+    lines = [
+        verdict("refused", of="a/1", **REFUSED),
+        verdict("divergent", "unexpected", of="a/2", **UNEXPLAINED),
+    ]
+    _, refused, wrong = suites(run(lines))["torch"]
+    assert "one value has no variance" in (refused[0].get("message") or "")
+    assert wrong.get("file") == "cases/a.yaml"
+    message = wrong[0].get("message")
+    assert message == "divergent (unexplained), expected conforms or conventional: y[0] is 53 bounds off at [3, 2]"
+    assert (wrong[0].text or "").splitlines() == [
+        "a/2 on torch: divergent, expected conforms or conventional",
+        "y[0] is 53 bounds off at [3, 2]",
+        "torch.nn.BatchNorm2d(num_features=3)",
+        "y[0] is 53 bounds off at [2, 1], by 2.3e-07",
+        "cases/a.yaml:12",
+    ]
+
+
+def test_junit_counts_a_target_that_did_not_run_as_an_error() -> None:
+    found = suites(run([verdict()], targets=[target(), target("keras", ran=False, message="no keras\nat all")]))
+    assert found["keras"].get("errors") == "1"
+    assert found["keras"].findtext("testcase/error") == "no keras\nat all"
+
+
+# The summary.
+
+
+def test_the_summary_is_worst_first() -> None:
+    lines = [
+        verdict("inaccurate", "unexpected", of="a/1"),
+        verdict("divergent", "unexpected", of="a/2", **UNEXPLAINED),
+        verdict("conventional", of="a/3", **BIASED),
+    ]
+    text = summary(run(lines))
+    assert text.index("1 unexpected") if "1 unexpected" in text else text.index("2 unexpected")
+    assert text.index("**divergent**") < text.index("**inaccurate**") < text.index("1 known difference")
+    assert "| `torch` | 0 |" not in text
+    assert "| `torch` | 1 | 1 | 1 | **2** |" in text
+
+
+def test_the_summary_keeps_its_size_whatever_happens() -> None:
+    lines = [
+        verdict("refused", "unexpected", of=f"a/{'x' * 300}{i}", error={"type": f"E{chr(65 + i % 26)}{i}", "message": "m" * 900})
+        for i in range(300)
+    ]
+    text = summary(run(lines))
+    assert len(text) <= SUMMARY_LIMIT
+    assert "more causes; report.html and junit.xml have them all" in text
+
+
+def test_the_summary_of_a_clean_run_is_short() -> None:
+    text = summary(run([verdict(), verdict("conventional", of="a/3", **BIASED)]))
+    assert "all as expected" in text
+    assert len(text.splitlines()) < 12
+
+
+def test_the_reports_are_written_beside_the_run(tmp_path: Path) -> None:
+    write_reports(run([verdict()]), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["junit.xml", "report.html", "summary.md"]
+
+
+# Colours.
+
+
+def colours(style: str, block: str) -> dict[str, tuple[float, ...]]:
+    found = re.findall(r"--([a-z]+): #([0-9a-f]{6});", style.split(block, 1)[1].split("}", 1)[0])
+    return {name: tuple(int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)) for name, code in found}
+
+
+def luminance(colour: tuple[float, ...]) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """The contrast ratio of WCAG 2."""
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("block", [":root {\n  color-scheme", "(prefers-color-scheme: dark) {\n  :root {\n    --paper"])
+def test_every_word_has_the_contrast_of_wcag_aa(block: str) -> None:
+    style = (data.folder("reports") / "style.css").read_text(encoding="utf-8")
+    found = colours(style.replace("--paper", "\n--paper", 1), block[: block.rindex("\n")])
+    for name in (*VERDICTS, "ink", "muted", "link"):
+        assert contrast(found[name], found["paper"]) >= 4.5, name
+        assert contrast(found[name], found["tint"]) >= 4.5, name
+    for name in VERDICTS:
+        for tint in VERDICTS:
+            mixed = tuple(0.15 * c + 0.85 * p for c, p in zip(found[tint], found["paper"], strict=True))
+            assert contrast(found[name], mixed) >= 4.5, (name, tint)
