@@ -111,10 +111,10 @@ def _step_bounds(t: Trace, lower: Any, grade: Grade, precision: _Precision, held
     x, xhat, y = lower(t.x), np.abs(lower(t.xhat)), np.abs(lower(t.y))
     mu, var, inv = lower(t.mu), lower(t.var), lower(t.inv)
     gamma, beta = np.abs(lower(t.gamma)), np.abs(lower(t.beta))
-    n = x.shape[1]
-    h = _depth(n, grade)
+    n, h = t.count, _depth(x.shape[1], grade)
+    kept = np.ones(x.shape[1]) if t.mask is None else t.mask
     exact_mean = lower(t.mu) if t.mean is None else lower(t.mean)
-    delta_mean = (_gamma(h, u) + u) * np.abs(x).sum(1) / max(n, 1) + u_s * np.abs(exact_mean)
+    delta_mean = (_gamma(h, u) + u) * (kept * np.abs(x)).sum(1) / max(n, 1) + u_s * np.abs(exact_mean)
     if t.batch:
         delta_mu, delta_var = delta_mean, _delta_var(var, mu, delta_mean, h, u, grade)
     else:
@@ -147,21 +147,16 @@ def _step_bounds(t: Trace, lower: Any, grade: Grade, precision: _Precision, held
     g = np.abs(lower(t.g))
     exact_dbeta, exact_dgamma = _parameter_gradients(t, lower)
     beta_, gamma_ = np.abs(exact_dbeta), np.abs(exact_dgamma)
-    root = 2 * np.sqrt(_lanes(n, grade)) * u
+    root = 2 * np.sqrt(_lanes(x.shape[1], grade)) * u
     sum_dbeta = root * np.sqrt((g * g).sum(1))
     sum_dgamma = root * np.sqrt(((g * xhat) ** 2).sum(1)) + inv * delta_mu * beta_ + (q + 4 * u) * gamma_
     dx = np.abs(lower(t.dx))
     outer = (gamma * inv)[:, None]
     if t.batch and n:
         inner = _quotient(dx, outer)
-        spread = g + (beta_ / n)[:, None] + xhat * (gamma_ / n)[:, None]
-        delta_inner = (
-            (q + 4 * u)[:, None] * inner
-            + (sum_dbeta / n)[:, None]
-            + delta_xhat * (gamma_ / n)[:, None]
-            + xhat * (sum_dgamma / n)[:, None]
-            + 3 * u * spread
-        )
+        through = (sum_dbeta / n)[:, None] + delta_xhat * (gamma_ / n)[:, None] + xhat * (sum_dgamma / n)[:, None]
+        spread = g + kept * ((beta_ / n)[:, None] + xhat * (gamma_ / n)[:, None])
+        delta_inner = (q + 4 * u)[:, None] * inner + kept * through + 3 * u * spread
     else:
         delta_inner = (q + 4 * u)[:, None] * g
     delta_dx = outer * delta_inner + u_o * dx + eta

@@ -188,6 +188,13 @@ class Input(Model):
         return math.prod(self.dimensions[:1] + self.dimensions[2:])
 
 
+class Mask(Model):
+    """Which values statistics are taken over: (N, *spatial) of booleans, each kept with a probability."""
+
+    keep: Annotated[Float, Field(ge=0, le=1)] = 0.5
+    seed: Seed = 0
+
+
 class Gradient(Model):
     """The cotangent of y: draws from N(0, 1). Never a plain sum, whose exact input gradient is zero."""
 
@@ -254,6 +261,8 @@ class Step(Model):
     gradient: Gradient | None = None
     frozen: Annotated[Bool, Field(description="The layer's parameters are marked as not to be trained.")] = False
     save_load: Annotated[Bool, Field(description="Through the framework's checkpoint into a new layer first.")] = False
+    mask: Annotated[Mask | None, Field(description="Values that count, (N, *spatial); Keras alone takes one.")] = None
+    reread: Annotated[Bool, Field(description="Read x again after the call: it must be what it was.")] = False
 
 
 #: A step, or the bare name of its mode.
@@ -345,6 +354,9 @@ class CaseSpec(Model):
     gradient: Annotated[
         Gradient | None, Field(description="Cotangent of every step; null: no gradients are taken.")
     ] = None
+    repeat: Annotated[
+        Int, Field(ge=1, le=100, description="Run the case so many times, in new layers: every bit must be the same.")
+    ] = 1
     expect: dict[str, Expectations] = {}
     documented: dict[str, Documented] = {}
 

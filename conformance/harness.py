@@ -33,6 +33,7 @@ DTYPES = {
     "float32": np.float32,
     "float16": np.float16,
     "bfloat16": np.uint16,
+    "bool": np.bool_,
     "int64": np.int64,
     "int32": np.int32,
 }
@@ -77,8 +78,14 @@ class Array:
 
     @classmethod
     def of(cls, array: Any, dtype: Optional[str] = None, device: str = "cpu") -> Array:
-        """Wrap a NumPy array. For bfloat16 give its bits as uint16 and ``dtype="bfloat16"``."""
+        """Wrap a NumPy array. For bfloat16 give its bits as uint16 and ``dtype="bfloat16"``.
+
+        Raises:
+            TypeError: it holds Python objects, whose bytes are addresses.
+        """
         values = np.asarray(array, order="C")  # ascontiguousarray would turn a scalar into a vector
+        if values.dtype.hasobject:
+            raise TypeError("an array of Python objects is no tensor: {!r:.80}".format(array))
         return cls(dtype or values.dtype.name, tuple(int(n) for n in values.shape), values.tobytes(), device)
 
     def numpy(self) -> np.ndarray:
@@ -141,7 +148,8 @@ class Step:
 
     `mode` is train, eval or default (the layer is called as it stands). `x` and the cotangent `dy` are
     (N, C, *spatial). `frozen` marks the layer's parameters as not to be trained; `save_load` sends its state through
-    the framework's own checkpoint into a new layer before the call; `strided` makes x a non-contiguous view.
+    the framework's own checkpoint into a new layer before the call; `strided` makes x a non-contiguous view; `mask`,
+    (N, *spatial) bool, says which values count; `reread` asks for ``x`` as it is after the call.
     """
 
     mode: str
@@ -150,6 +158,8 @@ class Step:
     frozen: bool = False
     save_load: bool = False
     strided: bool = False
+    mask: Optional[Array] = None
+    reread: bool = False
 
 
 class Adapter:
@@ -158,7 +168,10 @@ class Adapter:
     Attributes:
         received: the constructor call as the framework saw it; `build` and `build_native` set it.
         facts: remarks for the record ("the view was copied: TensorFlow has no strides"); cleared for every case.
+        masks: whether the framework's layer takes a mask; where not, a step with one is not expressible.
     """
+
+    masks = False
 
     def __init__(self) -> None:
         self.received = ""
@@ -218,10 +231,26 @@ def _observe(adapter: Adapter, request: Dict[str, Any], steps: List[Dict[str, An
     for packed in request["steps"]:
         x = Array.unpack(packed["x"])
         dy = None if packed["dy"] is None else Array.unpack(packed["dy"])
-        step = Step(packed["mode"], x, dy, packed["frozen"], packed["save_load"], packed["strided"])
+        mask = None if packed["mask"] is None else Array.unpack(packed["mask"])
+        if mask is not None and not adapter.masks:
+            raise NotExpressible("the layer takes no mask")
+        flags = {name: packed[name] for name in ("frozen", "save_load", "strided", "reread")}
+        step = Step(packed["mode"], x, dy, mask=mask, **flags)
         layer, tensors = adapter.step(layer, step)
         tensors = dict(tensors, **adapter.state(layer))
         steps.append({name: array.pack() for name, array in tensors.items()})
+
+
+def _repeat(adapter: Adapter, request: Dict[str, Any], first: List[Dict[str, Any]]) -> None:
+    """Run the case again as often as it asks, and count the runs of which any bit differs from the first."""
+    if request["repeat"] == 1:
+        return
+    differing = 0
+    for _ in range(request["repeat"] - 1):
+        again: List[Dict[str, Any]] = []
+        _observe(adapter, request, again)
+        differing += again != first
+    first[0]["repeats_differing"] = Array.of(np.asarray(differing, np.int64)).pack()
 
 
 def _signature(adapter: Adapter, rank: int) -> List[List[Optional[str]]]:
@@ -244,6 +273,7 @@ def answer(adapter: Adapter, request: Dict[str, Any]) -> Dict[str, Any]:
             signature = _signature(adapter, request["rank"])
         else:
             _observe(adapter, request, steps)
+            _repeat(adapter, request, steps)
     except Refused as refusal:
         error = {"fault": "framework", "type": refusal.kind, "message": refusal.message}
     except NotExpressible as limit:

@@ -86,7 +86,13 @@ class Oracle:
     @cached_property
     def _values(self) -> list[Values]:
         return [
-            Values(call.mode, _rows(call.x), None if call.dy is None else _rows(call.dy), call.frozen)
+            Values(
+                call.mode,
+                _rows(call.x),
+                None if call.dy is None else _rows(call.dy),
+                call.frozen,
+                None if call.mask is None else call.mask.reshape(-1).astype(np.float64),
+            )
             for call in self.problem.calls
         ]
 
@@ -97,6 +103,8 @@ class Oracle:
         for index, (call, trace, limit) in enumerate(zip(calls, reading.traces, limits, strict=True)):
             step = self._step(call, trace, limit, reading.parameters)
             found.update({f"{name}[{index}]": expected for name, expected in step.items()})
+        if self.problem.case.spec.repeat > 1:
+            found["repeats_differing[0]"] = Expected(np.zeros((), np.int64), np.zeros(()), None)
         return found
 
     def _step(self, call: Call, trace: Trace, limit: StepBounds, p: Parameters) -> dict[str, Expected]:
@@ -109,6 +117,9 @@ class Oracle:
             step["dgamma"] = Expected(trace.dgamma, limit.dgamma, held)
         if trace.dbeta is not None and limit.dbeta is not None:
             step["dbeta"] = Expected(trace.dbeta, limit.dbeta, held)
+        if call.reread:
+            exact = np.full(shape, SUBNORMAL.get(call.x.dtype.name, 0.0))
+            step["x"] = Expected(self.arithmetic.lift(call.x.astype(np.float64)), exact, call.x.dtype.name)
         if p.scale:
             step["gamma"] = Expected(self.arithmetic.lift(p.gamma), untouched, held)
         if p.center:

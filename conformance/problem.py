@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.case import Case, Gradient, InitialValues, Input, Normal, Uniform
+from conformance.case import Case, Gradient, InitialValues, Input, Mask, Normal, Uniform
 from conformance.harness import Array as WireArray
 
 Array = NDArray[Any]
@@ -24,7 +24,7 @@ Array = NDArray[Any]
 INITIAL = {"gamma": 1.0, "beta": 0.0, "running_mean": 0.0, "running_var": 1.0}
 
 # Cotangents and initial vectors must not repeat the input's draws when their seeds are equal.
-_INPUT, _COTANGENT, _INITIAL = 0, 1, 2
+_INPUT, _COTANGENT, _INITIAL, _MASK = 0, 1, 2, 3
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
@@ -44,7 +44,7 @@ def to_wire(array: Array) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Call:
-    """One step with its tensors: x and the cotangent dy, both (N, C, *spatial)."""
+    """One step with its tensors: x and the cotangent dy, both (N, C, *spatial), and the mask (N, *spatial) of bool."""
 
     mode: str
     x: Array
@@ -52,6 +52,8 @@ class Call:
     frozen: bool
     save_load: bool
     strided: bool
+    mask: Array | None = None
+    reread: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Problem:
             canonical |= {"features": self.features, "dtype": self.layer_dtype, "layout": self.case.input_of(0).layout}
         return {
             "rank": self.case.rank,
+            "repeat": self.case.spec.repeat,
             "signature": self.case.kind == "signature",
             "layer": canonical,
             "initial": {name: to_wire(value) for name, value in self.initial.items()},
@@ -92,6 +95,8 @@ class Problem:
                     "frozen": call.frozen,
                     "save_load": call.save_load,
                     "strided": call.strided,
+                    "mask": None if call.mask is None else to_wire(call.mask),
+                    "reread": call.reread,
                 }
                 for call in self.calls
             ],
@@ -104,6 +109,7 @@ class Problem:
         for call in self.calls:
             digest.update(call.x.tobytes())
             digest.update(b"" if call.dy is None else call.dy.tobytes())
+            digest.update(b"" if call.mask is None else call.mask.tobytes())
         for name, value in sorted(self.initial.items()):
             digest.update(name.encode() + value.tobytes())
         return digest.hexdigest()
@@ -120,7 +126,8 @@ def materialise(case: Case) -> Problem:
         x = tensor(spec, index)
         gradient = step.gradient or case.spec.gradient
         dy = None if gradient is None else cotangent(gradient, x, index)
-        calls.append(Call(step.mode, x, dy, step.frozen, step.save_load, spec.strided))
+        mask = None if step.mask is None else draw_mask(step.mask, (x.shape[0], *x.shape[2:]), index)
+        calls.append(Call(step.mode, x, dy, step.frozen, step.save_load, spec.strided, mask, step.reread))
     input_dtype = case.input_of(0).dtype
     layer_dtype = (layer.dtype if layer else None) or (input_dtype if "float" in input_dtype else "float32")
     features = (layer.features if layer else None) or calls[0].x.shape[1]
@@ -154,6 +161,11 @@ def cotangent(gradient: Gradient, x: Array, step: int) -> Array:
     dtype = x.dtype if np.issubdtype(x.dtype, np.floating) or x.dtype.name == "bfloat16" else np.dtype(np.float32)
     drawn: Array = np.random.RandomState([gradient.seed, _COTANGENT, step]).standard_normal(x.shape).astype(dtype)
     return drawn
+
+
+def draw_mask(mask: Mask, shape: tuple[int, ...], step: int) -> Array:
+    """Which values count, (N, *spatial) bool."""
+    return np.asarray(np.random.RandomState([mask.seed, _MASK, step]).random_sample(shape) < mask.keep)
 
 
 def vector(values: InitialValues, features: int, position: int) -> Array:

@@ -7,6 +7,8 @@ Ioffe and Szegedy, "Batch Normalization" (2015), with x laid out as (C, n), n va
     dβ = Σg      dγ = Σg·x̂      dx = γ·inv·(g − dβ/n − x̂·dγ/n) in train, γ·inv·g in eval
     running ← (1−m)·running + m·s, with s the batch's mean, and its variance with n−1 in place of n
 
+A mask takes values out of the sums of μ and σ², so that n counts what is left and the two terms of dx vanish outside.
+
 The same formulas run in two arithmetics: `Double` for inputs of float32 and below, where float64 with accurate sums is
 2⁻²⁹ finer than what is judged, and `Multiprecision` (mpmath, 50 digits) for float64 inputs.
 """
@@ -87,12 +89,16 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Values:
-    """One step's tensors, exact in float64: x and the cotangent g, (C, n)."""
+    """One step's tensors, exact in float64: x and the cotangent g, (C, n).
+
+    `mask`, (n,) of ones and zeros, says which values the batch's statistics are taken over; None: all of them.
+    """
 
     mode: str
     x: Array
     g: Array | None
     frozen: bool
+    mask: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -101,12 +107,16 @@ class Trace:
 
     Attributes:
         batch: the batch's own statistics normalised, not the running ones.
+        mask: as in `Values`.
+        count: how many values a channel's statistics were taken over.
         weight: the m of this step's update; None when nothing was updated.
         mean, sample_var: what the update weighed in; None when nothing was updated.
         before: running_mean and running_var before the step.
     """
 
     batch: bool
+    mask: Array | None
+    count: int
     x: Array
     g: Array | None
     gamma: Array
@@ -269,10 +279,11 @@ def _step(
     batch = statistics == "batch" or not p.track_running_stats
     updating = p.track_running_stats and (mode == "train" or c.update_in_eval)
     x, g = arithmetic.lift(step.x), None if step.g is None else arithmetic.lift(step.g)
-    n = x.shape[1]
+    n = x.shape[1] if step.mask is None else int(step.mask.sum())
+    kept = 1 if step.mask is None else arithmetic.lift(step.mask)
     mean = var = None
     if batch or updating:
-        mean, var = _moments(x, arithmetic)
+        mean, var = _moments(x, kept, n, arithmetic)
     after, weight, sample_var = state, None, None
     if updating:
         assert mean is not None and var is not None
@@ -297,13 +308,15 @@ def _step(
         dbeta, dgamma = arithmetic.sum(g), arithmetic.sum(g * xhat)
         inner = g
         if batch and n and c.gradient in ("full", "variance detached"):
-            inner = inner - (dbeta / n)[:, None]
+            inner = inner - kept * (dbeta / n)[:, None]
         if batch and n and c.gradient in ("full", "mean detached"):
-            inner = inner - xhat * (dgamma / n)[:, None]
+            inner = inner - kept * xhat * (dgamma / n)[:, None]
         dx = (gamma * inv)[:, None] * inner
     learned = not step.frozen
     return Trace(
         batch=batch,
+        mask=step.mask,
+        count=n,
         x=x,
         g=g,
         gamma=gamma,
@@ -341,15 +354,14 @@ def _modes(p: Parameters, steps: Sequence[Values], c: Conventions) -> list[str]:
     return modes
 
 
-def _moments(x: Array, arithmetic: Arithmetic) -> tuple[Array, Array]:
-    """Mean and biased variance of every row, two-pass; NaN where a row is empty."""
-    n = x.shape[1]
+def _moments(x: Array, kept: Any, n: int, arithmetic: Arithmetic) -> tuple[Array, Array]:
+    """Mean and biased variance over the n values kept of every row, two-pass; NaN where there are none."""
     if not n:
         nothing = arithmetic.lift(np.full(x.shape[0], np.nan))
         return nothing, nothing
-    mu = arithmetic.sum(x) / n
+    mu = arithmetic.sum(kept * x) / n
     centred = x - mu[:, None]
-    return mu, arithmetic.sum(centred * centred) / n
+    return mu, arithmetic.sum(kept * centred * centred) / n
 
 
 def _unbiased(var: Array, n: int) -> Array:

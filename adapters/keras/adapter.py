@@ -232,6 +232,8 @@ class Keras(Adapter):
     The class is the same for every rank; so are its defaults.
     """
 
+    masks = True
+
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         name, device = options.get("backend", "tensorflow"), options["device"]
         execution, threads = options.get("execution", "eager"), options["threads"]
@@ -304,9 +306,14 @@ class Keras(Adapter):
         if step.strided:
             x = self.strided(x)
         held.layer.trainable = held.arguments.get("trainable", True) and not step.frozen
-        mode = {} if step.mode == "default" else {"training": step.mode == "train"}
+        mode: Dict[str, Any] = {} if step.mode == "default" else {"training": step.mode == "train"}
+        if step.mask is not None:
+            with framework():
+                mode["mask"] = self.backend.tensor(step.mask.numpy(), "bool")
         with framework():
             tensors = self.backend.run(held.layer, x, dy, mode)
+        if step.reread:
+            tensors = dict(tensors, x=x)
         arrays = {name: self.array(value, held.axis) for name, value in tensors.items()}
         if step.dy is not None and arrays["y"].dtype != step.dy.dtype:
             self.note(f"dy was cast from {step.dy.dtype} to {arrays['y'].dtype}, the dtype of y")

@@ -115,13 +115,16 @@ class MindSpore(Adapter):
         x = self.input(step)
         if step.dy is None:
             with framework():
-                y = layer(x)
-            return layer, {"y": self.array(y, self.channels_last)}
-        learning = [] if step.frozen else self.learned
-        y, dx, gradients = self.differentiated(layer, x, self.tensor(step.dy, self.channels_last), learning)
-        tensors = {"y": self.array(y, self.channels_last), "dx": self.array(dx, self.channels_last)}
-        tensors.update(("d" + name, self.array(gradient)) for name, gradient in zip(learning, gradients))
-        return layer, tensors
+                images = {"y": layer(x)}
+            gradients = []
+        else:
+            learning = [] if step.frozen else self.learned
+            y, dx, parameters = self.differentiated(layer, x, self.tensor(step.dy, self.channels_last), learning)
+            images = {"y": y, "dx": dx}
+            gradients = [("d" + name, self.array(gradient)) for name, gradient in zip(learning, parameters)]
+        if step.reread:
+            images["x"] = x
+        return layer, dict(gradients, **{name: self.array(t, self.channels_last) for name, t in images.items()})
 
     def differentiated(self, layer: Any, x: Any, dy: Any, learning: List[str]) -> Tuple[Any, Any, Any]:
         """y, dx and the gradients of the parameters named, from one forward call: the statistics move once.

@@ -107,9 +107,12 @@ class NumPy(Adapter):
             self.facts.append("NumPy has no checkpoints; the layer went on as it was")
         if step.mode != "default":
             layer.training = step.mode == "train"
+        x = step.x.numpy()
         with framework():
-            y = layer.forward(step.x.numpy())
+            y = layer.forward(x)
         tensors = {"y": Array.of(y)}
+        if step.reread:
+            tensors["x"] = Array.of(x)
         if step.dy is not None:
             dx, dgamma, dbeta = layer.backward(step.dy.numpy())
             tensors["dx"] = Array.of(dx)

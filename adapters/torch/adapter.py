@@ -78,6 +78,8 @@ class Torch(Adapter):
         with framework():
             y = self.callable(layer)(x)
         tensors = {"y": self.array(y)}
+        if step.reread:
+            tensors["x"] = self.array(x)
         if step.dy is not None:
             with framework():
                 y.backward(self.tensor(step.dy).to(memory_format=self.memory_format))
