@@ -95,7 +95,8 @@ def bounds(
     """
     precision = _Precision(accumulator(io_dtype, layer_dtype), io_dtype, layer_dtype, rounded)
     lower = arithmetic.lower
-    held = tuple(np.zeros_like(lower(statistic)) for statistic in traces[0].before) if traces else ()
+    start = np.zeros_like(lower(traces[0].before[0])) if traces else np.zeros(0)
+    held = (start, start)
     found = []
     with np.errstate(all="ignore"):
         for trace in traces:
@@ -105,7 +106,7 @@ def bounds(
     return found
 
 
-def _step_bounds(t: Trace, lower: Any, grade: Grade, precision: _Precision, held: tuple[Array, ...]) -> StepBounds:
+def _step_bounds(t: Trace, lower: Any, grade: Grade, precision: _Precision, held: tuple[Array, Array]) -> StepBounds:
     u, u_o, eta = precision.u, UNIT_ROUNDOFF[precision.io_dtype], SUBNORMAL[precision.io_dtype]
     layer_dtype, u_s = precision.layer_dtype, precision.statistics
     x, xhat, y = lower(t.x), np.abs(lower(t.xhat)), np.abs(lower(t.y))
@@ -129,17 +130,10 @@ def _step_bounds(t: Trace, lower: Any, grade: Grade, precision: _Precision, held
         mean, sample_var = lower(t.mean), lower(t.sample_var)
         delta_sample = _delta_var(sample_var, mean, delta_mean, h, u, grade) * n / max(n - 1, 1)
         delta_sample = delta_sample + 2 * (u + u_s) * sample_var
-        after = (lower(t.running_mean), lower(t.running_var))
-        delta_state = tuple(
-            _delta_running(abs(t.weight), before, s, delta_s, delta_r, r, u + u_s, layer_dtype)
-            for before, s, delta_s, delta_r, r in zip(
-                (lower(t.before[0]), lower(t.before[1])),
-                (mean, sample_var),
-                (delta_mean, delta_sample),
-                held,
-                after,
-                strict=True,
-            )
+        m, before, after = abs(t.weight), [lower(r) for r in t.before], (lower(t.running_mean), lower(t.running_var))
+        delta_state = (
+            _delta_running(m, before[0], mean, delta_mean, held[0], after[0], u + u_s, layer_dtype),
+            _delta_running(m, before[1], sample_var, delta_sample, held[1], after[1], u + u_s, layer_dtype),
         )
     if t.g is None or t.dx is None:
         return StepBounds(delta_y, *delta_state, None, None, None)

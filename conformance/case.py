@@ -461,8 +461,11 @@ class Case:
 _LAYER_FEATURES = ("eps", "scale", "center", "track_running_stats")
 #: Every key that a `when:` may use: facts of the target, then features of the case.
 CONDITIONS = frozenset(
-    ("version", "device", "execution", "backend", "kind", "rank", "mode", "dtype", "layer_dtype", "layout")
-    + ("dimensions", "values_per_channel", "frozen", "gradient", "momentum", *_LAYER_FEATURES)
+    {
+        *("version", "device", "execution", "backend"),
+        *("kind", "rank", "mode", "dtype", "layer_dtype", "layout", "dimensions", "values_per_channel"),
+        *("frozen", "gradient", "momentum", *_LAYER_FEATURES),
+    }
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -105,6 +106,9 @@ def report(run: Annotated[Path, typer.Argument(help="A stored run.")]) -> None:
 
 def main() -> None:
     """Run the command line; a person's mistake is a message and exit code 2, never a traceback."""
+    for word in ("SIGTERM", "SIGHUP"):  # as Ctrl-C does: workers end, and nothing half-written stays
+        if hasattr(signal, word):
+            signal.signal(getattr(signal, word), lambda number, _: sys.exit(128 + number))
     try:
         app()
     except UsageError as error:

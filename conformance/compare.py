@@ -69,8 +69,8 @@ def compare(
 ) -> TensorResult:
     """Compare an observed tensor with the expected one.
 
-    NaN is expected where the exact value is NaN and nowhere else; infinities must have the right sign, and a value
-    beyond the dtype's range may be one. A bound that is not a finite number admits nothing.
+    NaN is expected where the exact value is NaN and nowhere else; infinities must have the right sign, and where the
+    bound reaches beyond the dtype's range a number may be one. A bound that is not a finite number admits nothing.
     """
     if expected is None:
         return TensorResult(None, problem="is returned, though this layer has none")
@@ -91,6 +91,8 @@ def compare(
 
 
 def _compare_counters(observed: Array, expected: Expected) -> TensorResult:
+    if observed.dtype.kind not in "iu":
+        return TensorResult(None, problem=f"has dtype {observed.dtype.name}, not an integer's")
     wrong = int(observed) != int(expected.value)
     return (
         TensorResult(None, problem=f"is {int(observed)}, not {int(expected.value)}")
@@ -103,8 +105,9 @@ def _compare_numbers(observed: Array, expected: Expected, arithmetic: Arithmetic
     dtype = observed.dtype.name
     seen = observed.astype(np.float64)
     exact = arithmetic.lower(expected.value)
-    rounded = exact.astype(dtype_of(dtype)).astype(np.float64)
-    matching_infinity = np.isinf(seen) & (seen == rounded)
+    bounded = np.isfinite(expected.bound) & (expected.bound >= 0)
+    farthest = (exact + np.copysign(expected.bound, exact)).astype(dtype_of(dtype)).astype(np.float64)
+    matching_infinity = np.isinf(seen) & (seen == np.where(bounded, farthest, exact))
     wrong_class = (
         (np.isnan(seen) != np.isnan(exact))
         | (np.isinf(seen) & ~matching_infinity)
@@ -116,7 +119,7 @@ def _compare_numbers(observed: Array, expected: Expected, arithmetic: Arithmetic
             None, worst_index=where, problem=f"is {seen[where]} at {list(where)}, not {exact[where]:.9g}"
         )
     numbers = np.isfinite(seen) & np.isfinite(exact)
-    unbounded = numbers & ~(np.isfinite(expected.bound) & (expected.bound >= 0))
+    unbounded = numbers & ~bounded
     if unbounded.any():
         where = _first(unbounded)
         return TensorResult(None, worst_index=where, problem=f"has no finite bound at {list(where)}")
@@ -142,4 +145,4 @@ def ulp(value: Array, dtype: str) -> Array:
     """The unit in the last place of each value in a dtype: 2^(e−p+1), and the smallest subnormal below that."""
     precision, smallest = _FORMAT[dtype]
     exponent = np.frexp(value)[1]  # value = f·2^e with ½ ≤ |f| < 1
-    return np.ldexp(1.0, np.maximum(exponent - precision, smallest))
+    return np.ldexp(1.0, np.where(value == 0, smallest, np.maximum(exponent - precision, smallest)))

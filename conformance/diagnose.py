@@ -1,4 +1,4 @@
-"""The cause of a mismatch: named alternatives are supposed one by one, then in pairs, until one explains every tensor."""
+"""The cause of a mismatch: named alternatives are supposed, one by one and then in pairs, until one explains it."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ def against_document(observed: Array, exact: Expected, text: str) -> TensorResul
     wanted = np.broadcast_to(np.array([float(number) for number in printed]).reshape(shape), observed.shape)
     rounding = np.array([_half_unit(number) for number in printed]).reshape(shape)
     bound = np.asarray(exact.bound, np.float64) + rounding
-    return compare(observed, "", Expected(wanted, bound, observed.dtype.name), "", Double())
+    numbers = observed.astype(np.float64) if exact.dtype is None else observed  # a counter has no rounding
+    return compare(numbers, "", Expected(wanted, bound, numbers.dtype.name), "", Double())
 
 
 def _half_unit(number: str) -> float:
@@ -59,10 +60,11 @@ def against_signature(real: Sequence[tuple[str, str | None]], documented: Signat
 
 
 def _same_default(real: str | None, documented: str | None) -> bool:
-    """Equal as Python values, so that 1e-5 is 1e-05; as text where they are no literals."""
+    """Equal as Python values, so that 1e-5 is 1e-05, though True is not 1; as text where they are no literals."""
     if real is None or documented is None:
         return real is documented
     try:
-        return bool(ast.literal_eval(real) == ast.literal_eval(documented))
-    except (ValueError, SyntaxError):
+        a, b = ast.literal_eval(real), ast.literal_eval(documented)
+    except (ValueError, TypeError, SyntaxError):
         return real == documented
+    return isinstance(a, bool) is isinstance(b, bool) and bool(a == b)

@@ -88,7 +88,7 @@ class Array:
             raise TypeError("an array of Python objects is no tensor: {!r:.80}".format(array))
         return cls(dtype or values.dtype.name, tuple(int(n) for n in values.shape), values.tobytes(), device)
 
-    def numpy(self) -> np.ndarray:
+    def numpy(self) -> Any:
         """The values as a fresh writable array; the bits as uint16 where the dtype is bfloat16."""
         return np.frombuffer(self.data, DTYPES[self.dtype]).reshape(self.shape).copy()
 
@@ -205,7 +205,8 @@ class Adapter:
 
     def state(self, layer: Any) -> Dict[str, Array]:
         """The arrays the layer holds: gamma and beta where it learns them, running_mean, running_var and, where the
-        framework counts batches, num_batches_tracked."""
+        framework counts batches, num_batches_tracked.
+        """
         raise NotImplementedError
 
     def constructor(self, rank: int) -> Any:

@@ -156,11 +156,11 @@ def _find_reading(oracle: Oracle, under: Under, observation: Observation) -> _Fi
         return _Finding("conforms", tensors=results, contradicts=contradicts)
     if declared and _ok(held := check(profiled)):
         needed = _needed(declared, check)
-        names = [name_change(*change) for change in needed.items()]
+        words = [name_change(*change) for change in needed.items()]
         return _Finding(
             "conventional",
-            "+".join(name for name, _ in names),
-            ", and ".join(sentence for _, sentence in names),
+            "+".join(name for name, _ in words),
+            ", and ".join(sentence for _, sentence in words),
             held,
             accepted=CANONICAL.but(**needed),
         )

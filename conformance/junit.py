@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from conformance.findings import off
+from conformance.findings import off, topic
 from conformance.run_folder import Run
 from conformance.safe_text import clean_all, one_line, shorten
 
@@ -62,10 +62,11 @@ def _no_suite(run: Run, target: dict[str, Any]) -> ElementTree.Element:
 
 
 def _test(case: dict[str, Any], line: dict[str, Any]) -> ElementTree.Element:
+    within = topic(case or line)
     test = ElementTree.Element(
         "testcase",
-        classname=f"{line['target']}.{line['case'].rpartition('/')[0].replace('/', '.')}",
-        name=line["case"].rpartition("/")[2],
+        classname=f"{line['target']}.{within.replace('/', '.')}",
+        name=line["case"].removeprefix(f"{within}/"),
         time=f"{line['seconds']:.3f}",
     )
     if case:

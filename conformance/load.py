@@ -55,7 +55,7 @@ class CaseError:
         return _printable(f"{place}: {what}{_short(self.message, 400)}{hint}")
 
 
-class CaseErrors(UsageError):  # noqa: N818 (it is several)
+class CaseErrors(UsageError):
     """Raised for case files that cannot run; carries every error of every file."""
 
     def __init__(self, errors: Sequence[CaseError]) -> None:
@@ -331,14 +331,12 @@ class _File:
         """The cases upon their defaults, and their axes, as long as the file's limits allow what they expand to."""
         number = values = 0
         for name, entry in self._named(document):
-            values += defaults.size + entry.node.size
-            if values <= MAX_VALUES:
-                merged = with_defaults(defaults, entry.node)
-                axes, faults = axes_of(merged)
-                self.faults += faults
-                number += count(axes)
-                values += count(axes) * merged.size
-                yield name, Entry(entry.key, merged), axes
+            merged = with_defaults(defaults, entry.node)
+            axes, faults = axes_of(merged)
+            self.faults += faults
+            number += count(axes)
+            values += count(axes) * merged.size
+            yield name, Entry(entry.key, merged), axes
             if number > MAX_CASES or values > MAX_VALUES:
                 limit = f"{MAX_CASES:,} cases" if number > MAX_CASES else f"{MAX_VALUES:,} values in all cases"
                 self._fault(entry.key, name, f"with this case the file is over the limit of {limit}", "split it")

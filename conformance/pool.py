@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conformance.observation import Failure, Observation, broken, unpack
-from conformance.problem import Problem, to_wire
+from conformance.problem import Problem
 from conformance.target import Target
-from conformance.worker import Worker
+from conformance.worker import Worker, WorkerError
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Limits:
         restarts: of one target's workers, in a whole run.
         window: cases under way at once.
         window_elements: elements of their tensors, together; one case larger than this goes alone.
-        prefetch: cases sent to a worker ahead of the one it is on.
+        prefetch: cases sent to a worker, the one it is on and those ahead of it.
+
     """
 
     start_seconds: float = 180.0
@@ -117,8 +118,7 @@ class Pool:
 
     def start(self) -> dict[str, Start]:
         """Start every worker and wait until each is up or cannot be."""
-        for seat in self._seats:
-            self._launch(seat)
+        self._launch_all()
         while any(seat.worker is not None and not seat.ready for seat in self._seats):
             self._advance({}, {})
         return self.starts
@@ -126,15 +126,15 @@ class Pool:
     def observe(self, asked: Iterable[tuple[Problem, Collection[Target]]]) -> Iterator[Observed]:
         """Run every problem on its targets, yielding each observation as it arrives.
 
-        Workers that are not up are started; problems are drawn from `asked` as the window has room.
+        Workers that were never started are; problems are drawn from `asked` as the window has room.
         """
-        for seat in self._seats:
-            if seat.worker is None and not isinstance(self.starts.get(seat.target.name), NotStarted):
-                self._launch(seat)
+        self._launch_all()
         coming = enumerate(asked, self._count)
         opened: dict[int, _Open] = {}
         todo: dict[str, deque[int]] = {target.name: deque() for target in self.targets}
         exhausted = False
+        while not self._events.empty():  # what has happened since must not be laid at the door of the next case
+            self._advance(opened, todo)
         while True:
             while not exhausted and self._room(opened):
                 following = next(coming, None)
@@ -171,12 +171,18 @@ class Pool:
                 seat.held.append(index)
                 seat.worker.send(request(index, opened[index].problem, seat.target))
 
+    def _launch_all(self) -> None:
+        """Launch every worker that never was; one that is down for good has no restart left."""
+        for seat in self._seats:
+            if seat.worker is None and seat.target.name not in self.starts:
+                self._launch(seat)
+
     def _launch(self, seat: _Seat) -> None:
         seat.ready, seat.since = False, time.monotonic()
         try:
             seat.worker = Worker(seat.target, self._events)
-        except (OSError, EOFError) as error:
-            self._not_started(seat, f"no worker could be started: {type(error).__name__}: {error}", broken=True)
+        except WorkerError as error:
+            self._not_started(seat, str(error), broken=True)
 
     def _advance(self, opened: dict[int, _Open], todo: dict[str, deque[int]]) -> Settled:
         """Wait for one event or deadline; return the observations it settles."""
@@ -197,8 +203,9 @@ class Pool:
         return self._answered(seat, message, todo)
 
     def _patience(self) -> float:
+        """Seconds until the next deadline; a limit of infinity is one, too, but no wait may be that long."""
         deadlines = [seat.since + self._allowed(seat) for seat in self._seats if self._busy(seat)]
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else 1.0
+        return min(max(0.0, min(deadlines) - time.monotonic()), 60.0) if deadlines else 1.0
 
     def _allowed(self, seat: _Seat) -> float:
         return self.limits.case_seconds if seat.ready else self.limits.start_seconds
@@ -215,14 +222,15 @@ class Pool:
         self._not_started(seat, message, broken="unavailable" not in hello)
         return []
 
-    def _answered(self, seat: _Seat, reply: dict[str, Any], todo: dict[str, deque[int]]) -> Settled:
+    def _answered(self, seat: _Seat, reply: Any, todo: dict[str, deque[int]]) -> Settled:
         if not seat.held:
             return []
         seat.since = time.monotonic()
         index = seat.held.popleft()
-        if reply.get("id") != index:
+        answered = reply.get("id") if isinstance(reply, dict) else reply
+        if answered != index:
             self._restart(seat, todo)
-            return [(index, seat.target, broken(f"the worker answered {reply.get('id')!r} when asked for {index}"))]
+            return [(index, seat.target, broken(f"the worker answered {answered!r:.80} when asked for {index}"))]
         return [(index, seat.target, unpack(reply))]
 
     def _ended(self, seat: _Seat, todo: dict[str, deque[int]]) -> Settled:
@@ -231,7 +239,7 @@ class Pool:
             self._not_started(seat, f"the worker died as it started: {seat.worker.ending()}", broken=True)
             return []
         failure = Failure("WorkerDied", seat.worker.ending())
-        settled = []
+        settled: Settled = []
         if seat.held:
             settled = [(seat.held.popleft(), seat.target, Observation("crashed", failure=failure))]
         self._restart(seat, todo)
@@ -241,10 +249,10 @@ class Pool:
         if not self._busy(seat) or time.monotonic() < seat.since + self._allowed(seat) or seat.worker is None:
             return []
         if not seat.ready:
-            words = f"the worker was not up after {self.limits.start_seconds:g} s\n{seat.worker.tail()}"
+            words = f"the worker was not up after {self.limits.start_seconds:g} s\n{seat.worker.tail()}".rstrip()
             self._not_started(seat, words, broken=True)
             return []
-        words = f"no answer within {self.limits.case_seconds:g} s\n{seat.worker.tail()}"
+        words = f"no answer within {self.limits.case_seconds:g} s\n{seat.worker.tail()}".rstrip()
         index = seat.held.popleft()
         self._restart(seat, todo)
         return [(index, seat.target, Observation("timeout", failure=Failure("Timeout", words)))]
@@ -255,19 +263,20 @@ class Pool:
         self._put_down(seat)
         if not isinstance(self.starts.get(name), Started):
             self.starts[name] = NotStarted(message, broken)
-            return
-        self.restarts[name] += 1
-        if self.restarts[name] <= self.limits.restarts:
-            self._launch(seat)
+        else:
+            self._relaunch(seat)
 
     def _restart(self, seat: _Seat, todo: dict[str, deque[int]]) -> None:
         """Put the seat's worker down, hand its other cases back, and start another while there are restarts left."""
-        name = seat.target.name
         self._put_down(seat)
-        todo[name].extendleft(reversed(seat.held))
-        seat.held.clear()
-        self.restarts[name] += 1
-        if self.restarts[name] <= self.limits.restarts:
+        while seat.held:
+            todo[seat.target.name].appendleft(seat.held.pop())
+        self._relaunch(seat)
+
+    def _relaunch(self, seat: _Seat) -> None:
+        name = seat.target.name
+        if self.restarts[name] < self.limits.restarts:
+            self.restarts[name] += 1
             self._launch(seat)
 
     def _put_down(self, seat: _Seat) -> None:

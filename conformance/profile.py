@@ -36,7 +36,7 @@ class Convention(Model):
     eps: Default | None = None
     momentum: Default | None = None
     refuses: str | None = None
-    when: When = {}
+    when: When = Field(default_factory=dict)
     because: str = ""
 
 
@@ -124,8 +124,8 @@ def _canonical(layer: Any) -> dict[str, Any]:
 
 
 def _parameters(features: int, initial: dict[str, Any], **rest: Any) -> Parameters:
-    vectors = {name: _vector(initial[name], features, start) for name, start in INITIAL.items()}
-    return Parameters(**vectors, **rest)
+    rest |= {name: _vector(initial[name], features, start) for name, start in INITIAL.items()}
+    return Parameters(**rest)
 
 
 def _vector(value: Any, features: int, start: float) -> Array:

@@ -15,6 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from conformance.case import Case
+    from conformance.compare import TensorResult
     from conformance.oracle import Oracle
     from conformance.pairs import Side
     from conformance.pool import Pool
@@ -284,10 +285,12 @@ def message(case: Case, side: Side) -> str:
 
 def _rows(tensors: Any) -> list[str]:
     """The five tensors that are furthest off."""
-    off = sorted(((r.off, name, r) for name, r in tensors.items() if not r.ok), key=lambda row: -row[0])
-    return [
-        f"  {name} {r.problem}"
-        if r.problem
-        else f"  {name}{list(r.worst_index or ())} off by {r.max_abs:.3g}, {r.ratio:.3g} times its bound ({r.max_ulp:.3g} ULP)"
-        for _, name, r in off[:5]
-    ]
+    off = sorted(((name, r) for name, r in tensors.items() if not r.ok), key=lambda row: -row[1].off)
+    return [f"  {name} {_row(r)}" for name, r in off[:5]]
+
+
+def _row(result: TensorResult) -> str:
+    if result.problem is not None:
+        return result.problem
+    where = list(result.worst_index or ())
+    return f"at {where} off by {result.max_abs:.3g}, {result.ratio:.3g} times its bound ({result.max_ulp:.3g} ULP)"

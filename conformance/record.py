@@ -35,9 +35,13 @@ from conformance.target import Target, installed
 #: Version of the run folder's format.
 FORMAT = 1
 
+#: What every run holds beside its reports; a folder without them is taken for someone's own.
+FILES = ("run.json", "cases.jsonl", "results.jsonl", "arrays.safetensors")
+
 #: Larger tensors are judged but not kept: a run folder is to be carried around.
 ARRAY_LIMIT = 65_536
 
+# A tensor of another dtype is never right; its verdict says what it was.
 _SAFETENSORS = {
     "float64": "F64",
     "float32": "F32",
@@ -56,10 +60,12 @@ class RunWriter:
 
         Raises:
             UsageError: `out` is there and is no run folder, or its place cannot be written to.
+
         """
-        if out.exists() and not (out / "run.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"{out} is there and is no run folder", hint="name another with -o")
         try:
+            if not _replaceable(out):
+                raise UsageError(f"{out} is there and is no run folder", hint="name another with -o")
+            out = out if out.name else out.resolve()  # the working directory cannot be renamed as "."
             out.parent.mkdir(parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
         except OSError as error:
@@ -69,8 +75,8 @@ class RunWriter:
         self._command = list(command)
         self._started = _now()
         self._counts: Counter[str] = Counter()
-        self._results = (self._folder / "results.jsonl").open("w", encoding="utf-8")
-        self._cases = (self._folder / "cases.jsonl").open("w", encoding="utf-8")
+        self._results = (self._folder / "results.jsonl").open("w", encoding="utf-8", newline="\n")
+        self._cases = (self._folder / "cases.jsonl").open("w", encoding="utf-8", newline="\n")
         self._arrays = _ArrayFile(self._folder / "arrays.safetensors")
 
     def __enter__(self) -> RunWriter:
@@ -123,7 +129,7 @@ class RunWriter:
             },
         )
         for name, array in observation.tensors.items():
-            if math.prod(array.shape) <= ARRAY_LIMIT:
+            if array.dtype in _SAFETENSORS and math.prod(array.shape) <= ARRAY_LIMIT:
                 self._arrays.add(f"{case}::{target}::{name}", array)
 
     def pair(self, case: str, a: str, b: str, agreement: Agreement) -> None:
@@ -162,7 +168,7 @@ class RunWriter:
             },
             "targets": [_target(target, starts.get(target.name)) for target in targets],
         }
-        text = json.dumps(info, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(_spelled(info), indent=2, ensure_ascii=False, allow_nan=False)
         (self._folder / "run.json").write_text(text + "\n", encoding="utf-8")
         return self._folder
 
@@ -212,6 +218,13 @@ class _ArrayFile:
         self._spool.close()
 
 
+def _replaceable(out: Path) -> bool:
+    """Whether nothing stands there, or what a run may take the place of: an empty folder, or a run."""
+    if not os.path.lexists(out):
+        return True
+    return out.is_dir() and (all((out / name).is_file() for name in FILES) or not any(out.iterdir()))
+
+
 def default_folder() -> Path:
     """Where a run goes that was given no folder."""
     return Path("conformance-runs") / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -250,16 +263,23 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def _spelled(value: Any) -> Any:
+    """JSON data without what JSON or UTF-8 lack: numbers that are none as case files spell them, half characters."""
+    if isinstance(value, dict):
+        return {key: _spelled(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled(item) for item in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _write_line(file: IO[str], line: dict[str, Any]) -> None:
-    file.write(json.dumps(line, ensure_ascii=False, default=_special) + "\n")
-
-
-def _special(value: Any) -> Any:
-    raise TypeError(f"{type(value).__name__} does not belong in a run folder")
+    file.write(json.dumps(_spelled(line), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _processor() -> str:

@@ -281,21 +281,17 @@ def _step(
     x, g = arithmetic.lift(step.x), None if step.g is None else arithmetic.lift(step.g)
     n = x.shape[1] if step.mask is None else int(step.mask.sum())
     kept = 1 if step.mask is None else arithmetic.lift(step.mask)
-    mean = var = None
+    after, weight, mean, sample_var = state, None, None, None
     if batch or updating:
-        mean, var = _moments(x, kept, n, arithmetic)
-    after, weight, sample_var = state, None, None
+        mu, used = _moments(x, kept, n, arithmetic)
     if updating:
-        assert mean is not None and var is not None
-        sample_var = var if c.running_variance == "biased" else _unbiased(var, n)
+        mean, sample_var = mu, used if c.running_variance == "biased" else _unbiased(used, n)
         after, weight = _updated(state, mean, sample_var, p, c, arithmetic)
-    if batch:
-        assert mean is not None and var is not None
-        mu = mean
-        used = _unbiased(var, n) if c.batch_variance == "unbiased" else var
-    else:
+    if not batch:
         held = after if c.update_first else state
         mu, used = held.running_mean, held.running_var
+    elif c.batch_variance == "unbiased":
+        used = _unbiased(used, n)
     eps = p.eps if c.eps is None else c.eps
     if c.eps_added_to == "variance":
         inv = arithmetic.reciprocal(arithmetic.sqrt(used + eps))
@@ -331,7 +327,7 @@ def _step(
         dgamma=dgamma if p.scale and learned else None,
         dbeta=dbeta if p.center and learned else None,
         weight=weight,
-        mean=mean if updating else None,
+        mean=mean,
         sample_var=sample_var,
         before=(state.running_mean, state.running_var),
         running_mean=after.running_mean,

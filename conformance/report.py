@@ -10,7 +10,6 @@ import base64
 import dataclasses
 import datetime
 import hashlib
-import math
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from conformance.findings import cells, count, findings, pair_findings, rank
 from conformance.junit import junit
 from conformance.report_data import embedded
 from conformance.run_folder import Run
-from conformance.safe_text import clean_all, markdown, markdown_cell, markdown_code, one_line
+from conformance.safe_text import clean_all, markdown, markdown_cell, markdown_code
 
 #: What each verdict means, in the words of the report's key.
 MEANINGS = {
@@ -61,8 +60,9 @@ def html(run: Run) -> str:
     slipped through the escaping would still not run.
     """
     run = _cleaned(run)
-    style, script = _asset("style.css"), _asset("script.js")
-    policy = f"default-src 'none'; img-src data:; script-src {_digest(script)}; style-src {_digest(style)}; "
+    style, scripts = _asset("style.css"), [_asset("case.js"), _asset("script.js")]
+    admitted = " ".join(_digest(script) for script in scripts)
+    policy = f"default-src 'none'; img-src data:; script-src {admitted}; style-src {_digest(style)}; "
     return (
         _templates(autoescape=True)
         .get_template("report.html.j2")
@@ -70,7 +70,7 @@ def html(run: Run) -> str:
             _overview(run),
             policy=policy + "base-uri 'none'; form-action 'none'",
             style=Markup(style),  # noqa: S704 - ours
-            script=Markup(script),  # noqa: S704 - ours
+            scripts=[Markup(script) for script in scripts],  # noqa: S704 - ours
             data=Markup(embedded(run)),  # noqa: S704 - safe within a script element
         )
     )
@@ -220,10 +220,8 @@ def _templates(autoescape: bool) -> Environment:
         "case_link": _case_link,
         "hash": lambda text: quote(str(text), safe="/,=:"),
         "many": _many,
-        "bounds": _bounds,
         "full_stop": _full_stop,
         "sentence": _sentence,
-        "one_line": one_line,
         "markdown": markdown,
         "code": markdown_code,
         "cell": markdown_cell,
@@ -243,13 +241,6 @@ def _many(number: int, what: str) -> str:
     ('1 case', '1,500 cases')
     """
     return f"{number:,} {what}" + ("" if number == 1 else "s")
-
-
-def _bounds(ratio: float) -> str:
-    """An error as a multiple of its bound; empty where that says nothing."""
-    if not math.isfinite(ratio) or ratio == 0:
-        return ""
-    return f"{ratio:,.0f}×" if ratio >= 100 else f"{ratio:.2g}×"
 
 
 def _sentence(text: str) -> str:

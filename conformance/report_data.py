@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from conformance.findings import off, reason, topic
@@ -24,16 +25,16 @@ _PLAIN = re.compile(r"[A-Za-z_][\w .-]*")
 
 
 class Texts:
-    """Texts stored once each, in the order of their first use."""
+    """Texts stored once each, in the order of their first use; the empty one is at 0, so it may be left out."""
 
     def __init__(self) -> None:
-        self._places: dict[str, int] = {}
+        self._places: dict[str, int] = {"": 0}
 
     def __call__(self, text: str | None) -> int:
         """The place of a text; nothing counts as the empty text."""
         return self._places.setdefault(shorten(text or "", TEXT_LIMIT), len(self._places))
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
 

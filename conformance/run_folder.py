@@ -7,14 +7,16 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import ml_dtypes  # noqa: F401 - teaches NumPy and safetensors the name bfloat16
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from conformance.errors import UsageError
-from conformance.record import FORMAT
+from conformance.judge import VerdictName
+from conformance.record import FILES, FORMAT
 
 
 class RunDamage(UsageError):
@@ -49,6 +51,88 @@ class DamagedArrays(RunDamage):
     """arrays.safetensors cannot be read."""
 
 
+class _Said(BaseModel):
+    """What run.json or a line must say at least; more is left alone."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Target(_Said):
+    name: str
+    framework: str
+    title: str
+    options: dict[str, str]
+    python: str | None
+    host: str | None
+    ran: bool
+    facts: dict[str, str]
+    message: str
+
+
+class _Platform(_Said):
+    system: str
+    machine: str
+    processor: str
+    cores: int | None
+    python: str
+
+
+class _Info(_Said):
+    suite: str
+    started: str
+    finished: str
+    command: list[str]
+    platform: _Platform
+    targets: list[_Target]
+
+
+class _Case(_Said):
+    case: str
+    topic: str
+    file: str
+    line: int
+    about: str
+    matrix: dict[str, Any]
+    spec: dict[str, Any]
+    digest: str
+
+
+class _Tensor(_Said):
+    ratio: float | None
+    max_abs: float | None
+    max_ulp: float | None
+    worst_index: list[int] | None
+    problem: str = ""
+
+
+class _Error(_Said):
+    type: str
+    message: str
+
+
+class _Verdict(_Said):
+    case: str
+    target: str
+    verdict: VerdictName
+    status: Literal["expected", "unexpected"]
+    expected: str
+    diagnosis: str | None
+    because: str
+    seconds: float
+    tensors: dict[str, _Tensor]
+    error: _Error | None
+    received: str
+    facts: list[str]
+
+
+class _Pair(_Said):
+    case: str
+    pair: Annotated[list[str], Field(min_length=2, max_length=2)]
+    agreement: Literal["agree", "differ"]
+    tensors: dict[str, _Tensor]
+    because: str
+
+
 @dataclass(frozen=True)
 class Run:
     """A stored run.
@@ -59,6 +143,7 @@ class Run:
         verdicts: the lines of results.jsonl that judge a case on a target.
         pairs: the lines that judge a case on a pair of targets.
         footer: the last line.
+
     """
 
     path: Path
@@ -83,6 +168,7 @@ class Run:
 
         Raises:
             DamagedArrays: the file cannot be read.
+
         """
         name = f"{case}::{target}::{tensor}"
         return self._arrays.get_tensor(name) if name in self._names else None
@@ -104,44 +190,60 @@ def read(path: Path) -> Run:
 
     Raises:
         RunDamage: one of its subclasses, whose name says what is wrong with the folder.
+
     """
     if not (path / "run.json").is_file():
         raise NotARun(f"{path} is no run folder: it has no run.json")
     info = _json(path / "run.json", _text(path / "run.json"), 1)
     if info.get("format") != FORMAT:
         raise UnknownFormat(f"{path} has format {info.get('format')!r}; this suite reads {FORMAT}")
-    if not isinstance(info.get("targets"), list):
-        raise Garbled(f"{path / 'run.json'} names no targets")
-    for name in ("cases.jsonl", "results.jsonl", "arrays.safetensors"):
+    _check(_Info, info, path / "run.json", 1)
+    for name in FILES:
         if not (path / name).is_file():
             raise MissingFile(f"{path} lacks {name}")
-    cases = {line["case"]: line for line in _lines(path / "cases.jsonl", ("case", "spec"))}
-    *results, footer = _lines(path / "results.jsonl", ()) or [{}]
+    cases = {}
+    for number, line in enumerate(_lines(path / "cases.jsonl"), 1):
+        _check(_Case, line, path / "cases.jsonl", number)
+        cases[line["case"]] = line
+    *results, footer = _lines(path / "results.jsonl") or [{}]
     if footer.get("complete") is not True:
         raise Truncated(f"{path / 'results.jsonl'} has no footer: the run is not complete")
-    verdicts = [line for line in results if "target" in line]
+    names = {target["name"] for target in info["targets"]}
+    for number, line in enumerate(results, 1):
+        _check(_Pair if "pair" in line else _Verdict, line, path / "results.jsonl", number)
+        for name in [name for name in line.get("pair") or [line["target"]] if name not in names]:
+            raise Garbled(f"{path / 'results.jsonl'}:{number}: this run has no target {name}")
+        if line["case"] not in cases:
+            raise Garbled(f"{path / 'results.jsonl'}:{number}: this run has no case {line['case']}")
+    verdicts = [line for line in results if "pair" not in line]
     pairs = [line for line in results if "pair" in line]
-    counted: Counter[str] = Counter(cases=len(cases), verdicts=len(verdicts), pairs=len(pairs))
-    counted["unexpected"] = sum(line.get("status") == "unexpected" for line in verdicts)
-    for what, number in counted.items():
-        if footer.get(what, 0) != number:
-            raise Miscounted(f"{path} holds {number} {what}, its footer counts {footer.get(what, 0)}")
+    _count(path, footer, cases=len(cases), verdicts=verdicts, pairs=pairs)
     return Run(path, info, cases, verdicts, pairs, footer)
 
 
-def _lines(file: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
-    found = []
-    text = _text(file)
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            found.append(_json(file, line, number))
-        except Garbled:
-            if number == text.count("\n") + 1:  # the last line has no end: it was cut off
-                raise Truncated(f"{file} ends in the middle of line {number}") from None
-            raise
-        missing = [key for key in required if key not in found[-1]]
-        if missing:
-            raise Garbled(f"{file}:{number}: the line has no {', '.join(missing)}")
+def _check(model: type[_Said], said: dict[str, Any], file: Path, number: int) -> None:
+    try:
+        model.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Garbled(f"{file}:{number}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _count(path: Path, footer: dict[str, Any], cases: int, verdicts: list[Any], pairs: list[Any]) -> None:
+    counted = Counter([line["verdict"] for line in verdicts] + [line["agreement"] for line in pairs])
+    counted["unexpected"] = sum(line["status"] == "unexpected" for line in verdicts)
+    counted.update(cases=cases, verdicts=len(verdicts), pairs=len(pairs))
+    for what in sorted({*counted, *footer} - {"complete"}):
+        if footer.get(what, 0) != counted[what]:
+            raise Miscounted(f"{path} holds {counted[what]} {what}, its footer counts {footer.get(what, 0)}")
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    # splitlines would split at characters that JSON leaves as they are
+    *whole, rest = _text(file).split("\n")
+    found = [_json(file, line, number) for number, line in enumerate(whole, 1)]
+    if rest:
+        raise Truncated(f"{file} ends in the middle of line {len(whole) + 1}")
     return found
 
 
@@ -149,6 +251,8 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data":
+            raise Truncated(f"{file} ends in the middle of a character") from error
         raise Garbled(f"{file} is no UTF-8: {error}") from error
     except OSError as error:
         raise MissingFile(f"{file} cannot be read: {error.strerror}") from error
@@ -157,7 +261,7 @@ def _text(file: Path) -> str:
 def _json(file: Path, text: str, line: int) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Garbled(f"{file}:{line}: {error}") from error
     if not isinstance(value, dict):
         raise Garbled(f"{file}:{line}: a JSON object was expected")

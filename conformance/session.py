@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from conformance.case import Case
 from conformance.judge import Under, Verdict, judge
-from conformance.observation import Observation
 from conformance.oracle import Oracle
 from conformance.pairs import Agreement, Side, judge_pair
 from conformance.pool import Observed, Pool, Started

@@ -1,7 +1,8 @@
 """One target's process: started through execnet, spoken to in messages, ended whatever state it is in.
 
-The worker gets the harness and the adapter as source, so any interpreter with NumPy and the framework will do. What it
-writes to stdout and stderr goes to a file, whose tail explains a death.
+The worker gets the harness and the adapter as source, so any interpreter with NumPy and the framework will do. It works
+in a folder of its own, which goes with it: frameworks leave files where they stand, and a process that is killed cannot
+clean up. What it writes to stdout and stderr goes to a file there, whose tail explains a death.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import re
 import shlex
+import shutil
 import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,11 +25,14 @@ import execnet
 from conformance import harness
 from conformance.target import Target, interpreter
 
-#: Runs in the worker on any Python from 3.8: quiet the streams, pin the threads, load the harness, serve.
+#: Runs in the worker on any Python from 3.8: leave the user's folder, quiet the streams, pin the threads, load the
+#: harness, serve.
 _BOOTSTRAP = """
 import os, sys, types
 setup = channel.receive()
-log = os.open(setup["log"] or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+if setup["folder"]:
+    os.chdir(setup["folder"])
+log = os.open("log" if setup["folder"] else os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 os.dup2(log, 1)
 os.dup2(log, 2)
 os.environ.update(setup["environment"])
@@ -52,7 +59,14 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEX
 #: How much of a dead worker's output is kept, in characters.
 TAIL = 2000
 
+# faulthandler ends with a list of every compiled module, which would push out what it says of the crash.
+_MODULES = re.compile(r"^Extension modules: .*\n?", re.MULTILINE)
+
 _END = object()
+
+
+class WorkerError(Exception):
+    """No process could be started, or it is no Python that execnet can speak to."""
 
 
 class Worker:
@@ -62,27 +76,37 @@ class Worker:
     """
 
     def __init__(self, target: Target, events: queue.SimpleQueue[tuple[Worker, dict[str, Any] | None]]) -> None:
+        """Start the process; its hello is the first message.
+
+        Raises:
+            WorkerError: it cannot be.
+
+        """
         self.target = target
         self.pid: int | None = None
-        self._log = Path(tempfile.mkstemp(prefix="conformance-", suffix=".log")[1])
+        self._folder = Path(tempfile.mkdtemp(prefix="conformance-"))
         self._group = execnet.Group()
+        self._outbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         try:
             self._gateway = self._group.makegateway(_place(target))
             self._channel = self._gateway.remote_exec(_BOOTSTRAP)
             self._channel.send(
                 {
-                    "log": "" if target.host else str(self._log),
+                    "folder": "" if target.host else str(self._folder),
                     "environment": dict.fromkeys(_THREADS, target.options["threads"]),
                     "harness": Path(harness.__file__).read_text(encoding="utf-8"),
                     "harness_path": harness.__file__,
                     "adapter": target.adapter.source.read_text(encoding="utf-8"),
-                    "path": str(target.adapter.source),
+                    "path": str(target.adapter.source.absolute()),
                     "options": target.options,
                 }
             )
-        except BaseException:
-            self._log.unlink(missing_ok=True)
-            raise
+        except Exception as error:  # execnet's own, an AssertionError among them
+            self._group.terminate(timeout=2.0)
+            shutil.rmtree(self._folder, ignore_errors=True)
+            place = target.host or interpreter(target)
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise WorkerError(f"{place} does not start as a Python: {reason}") from error
 
         def receive(message: Any) -> None:
             if message is _END:
@@ -93,11 +117,17 @@ class Worker:
                 events.put((self, message))
 
         self._channel.setcallback(receive, endmarker=_END)
+        threading.Thread(target=self._post, name=f"to {target.name}", daemon=True).start()
 
     def send(self, request: dict[str, Any]) -> None:
         """Queue a request. A worker that has ended takes it silently; its end is in `events`."""
-        with contextlib.suppress(OSError):
-            self._channel.send(request)
+        self._outbox.put(request)
+
+    def _post(self) -> None:
+        """Send what is queued. A process that has stopped reading blocks this thread and not the run."""
+        while (request := self._outbox.get()) is not None:
+            with contextlib.suppress(OSError):
+                self._channel.send(request)
 
     def kill(self) -> None:
         """End the process at once, and forget its output."""
@@ -108,10 +138,11 @@ class Worker:
 
     def close(self) -> None:
         """Let the process end, and make it end if it does not within two seconds."""
+        self._outbox.put(None)
         with contextlib.suppress(OSError):
             self._channel.close()
         self._group.terminate(timeout=2.0)
-        self._log.unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def ending(self) -> str:
         """How the process ended, as far as the system tells, and the tail of what it wrote."""
@@ -127,15 +158,15 @@ class Worker:
     def tail(self) -> str:
         """The last of what the process wrote to stdout and stderr."""
         try:
-            with self._log.open("rb") as file:
-                file.seek(max(0, self._log.stat().st_size - 4 * TAIL))
-                return file.read().decode(errors="replace")[-TAIL:].strip()
+            with (self._folder / "log").open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 16 * TAIL))
+                return _MODULES.sub("", file.read().decode(errors="replace"))[-TAIL:].strip()
         except OSError:
             return ""
 
 
 def _place(target: Target) -> str:
-    """execnet's specification of where and with which interpreter."""
+    """Where and with which interpreter, as execnet has it specified."""
     if target.host is not None:
         kind, _, name = target.host.partition(":")
         return f"{kind}={name}//python={shlex.quote(target.python or 'python3')}"

@@ -11,7 +11,7 @@ from conformance.run_folder import Run
 Line = dict[str, Any]
 
 #: A text that tries everything: to end an element, a table cell, a code span, a line; to act on a terminal.
-HOSTILE = "</script><img src=x onerror=\"alert(1)\">'`|\n# @team \x1b[31mred\x07\u202e]]>&amp;"
+HOSTILE = '</script><img src=x onerror="alert(1)">\'`|\n# @team \x1b[31mred\x07\u202e]]>&amp;'
 
 
 def target(name: str = "torch", title: str = "PyTorch", ran: bool = True, message: str = "", **facts: str) -> Line:
@@ -104,6 +104,24 @@ def run(
     return Run(Path("run"), info, described, list(verdicts), list(pairs), {"complete": True})
 
 
+#: What makes a verdict one of its kind.
+UNEXPLAINED: Line = {
+    "diagnosis": "unexplained",
+    "because": "y[0] is 53 bounds off at [3, 2]",
+    "tensors": {"y[0]": tensor(53)},
+}
+BIASED: Line = {
+    "diagnosis": "running-variance-biased",
+    "because": "running_var is stored biased, without the n/(n−1) factor",
+}
+REFUSED: Line = {
+    "error": {"type": "ValueError", "message": "Expected more than 1 value, got [1, 3]\nsecond line"},
+    "tensors": {},
+    "expected": "refused (ValueError)",
+    "because": "ValueError: Expected more than 1 value, got [1, 3]; one value has no variance",
+}
+
+
 def large(cases: int, targets: Sequence[str]) -> Run:
     """A run in which every target judged every case, with three steps' tensors each."""
     names = [f"topic{i % 20}/case[shape={i},momentum=0.1]" for i in range(cases)]
@@ -116,3 +134,25 @@ def large(cases: int, targets: Sequence[str]) -> Run:
     ]
     pairs = [pair(targets[0], on, f"{on}: running-variance-biased", of=name) for name in names for on in targets[1:]]
     return run(verdicts, pairs)
+
+
+def hostile() -> Run:
+    """A run in which every text is `HOSTILE`."""
+    name = f"topic/{HOSTILE}"
+    error = {"type": HOSTILE, "message": HOSTILE}
+    everything = verdict(
+        "divergent",
+        "unexpected",
+        of=name,
+        on=HOSTILE,
+        diagnosis=HOSTILE,
+        because=HOSTILE,
+        expected=HOSTILE,
+        received=HOSTILE,
+        facts=[HOSTILE],
+        error=error,
+        tensors={HOSTILE: tensor(None, problem=HOSTILE)},
+    )
+    raised = verdict("refused", "unexpected", of=name, on=HOSTILE, error=error, tensors={})
+    targets = [target(HOSTILE, HOSTILE, version=HOSTILE), target("b", ran=False, message=HOSTILE)]
+    return run([everything, raised], [pair(HOSTILE, HOSTILE, HOSTILE, of=name)], targets, [case(name, HOSTILE)])

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from conformance.case import CaseSpec
+from conformance.check import check
+from conformance.document import parse
 from conformance.load import CaseError, CaseErrors, load
 
 HEAD = "conformance: 1\nabout: x\n"
@@ -35,7 +38,7 @@ def assert_told(folder: Path, marked: str, *complaints: str) -> None:
     assert [(error.line, error.column) for error in found] == places
 
 
-KEYS = "documented, expect, gradient, input, layer, matrix, native, rank, signature, steps, why"
+KEYS = ", ".join(sorted({*CaseSpec.model_fields, "matrix"}))
 MODES = "'train', 'eval' or 'default'"
 DTYPES = "'float64', 'float32', 'float16', 'bfloat16', 'int64' or 'int32'"
 VECTOR = "a number, a list of numbers, or a mapping"
@@ -255,6 +258,33 @@ cases:
         "layer.momentum: should be a number, not 'y'",
         "layer.rank: should be 1, 2 or 3",
     )
+
+
+def test_a_mapping_from_a_matrix_is_reported_where_it_was_written(tmp_path: Path) -> None:
+    text = "cases:\n  a:\n    matrix:\n      input:\n        - ▸{shape: [2, 3]}\n        - {shape: [2, 3], normal: {}}"
+    assert_told(tmp_path, f"{HEAD}{DEFAULTS}{text}", f"input: {GENERATORS} none")
+
+
+def test_an_axis_does_not_take_the_blame_for_what_lies_around_its_values(tmp_path: Path) -> None:
+    text = (
+        "cases:\n  a:\n    why: x\n    layer: {}\n    ▸input:\n      shape: [2, 3]\n    matrix: {input.dtype: [int32]}"
+    )
+    assert_told(tmp_path, HEAD + text, f"input: {GENERATORS} none")
+
+
+def test_one_place_is_reported_once_even_where_the_matrix_makes_the_messages_differ(tmp_path: Path) -> None:
+    text = "{input: ▸{replace: [{at: [9, 9], with: 1}]}, matrix: {input.shape: [[2, 3], [3, 3], [9, 9]]}}"
+    complaint = "input: replace at [9, 9] lies outside the shape [2, 3]"
+    assert_told(tmp_path, f"{HEAD}{DEFAULTS}cases: {{a: {text}}}", complaint)
+
+
+def test_a_case_with_any_fault_has_no_specification() -> None:
+    body = b"a: {why: x, layer: {}, input: {shape: [4, 3], normal: {}}, expect: {jax: {refuses: E, because: x}}}"
+    case = parse(body).entries["a"]
+    assert check(case)[0] is not None
+    spec, faults = check(case, FRAMEWORKS)
+    assert spec is None
+    assert len(faults) == 1
 
 
 def test_a_block_is_reported_at_its_key(tmp_path: Path) -> None:

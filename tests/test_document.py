@@ -141,6 +141,7 @@ def test_a_byte_order_mark_of_utf_8_is_skipped_and_moves_no_column() -> None:
         ("a: 18446744073709551616", 1, 4, "18446744073709551616 does not fit in 64 bits"),
         (f"a: {'1' * 10**5}", 1, 4, "a number of 100,000 characters is too long"),
         ('a: "\\U99999999"', 1, 1, "not valid YAML from here on"),
+        ('a: 1\nb: "\\U99999999"', 2, 1, "not valid YAML from here on"),
         ('a: "\\e[31m"', 1, 4, "text holds the character U+001B"),
         ('a: "\\ud800"', 1, 4, "text holds the character U+D800"),
         ("a: 1\nb: \0", 2, 4, "the character U+0000 is not allowed"),

@@ -139,6 +139,15 @@ def test_what_a_case_says_itself_beats_an_inherited_axis(axis: str, case: str) -
     assert [expansion.matrix for expansion in expanded(case, f"{{matrix: {{{axis}}}}}")] == [{}]
 
 
+def test_an_axis_of_another_kind_is_not_inherited_by_a_case_whose_matrix_names_its_kind() -> None:
+    (found,) = expanded("{matrix: {native.torch.eps: [2]}}", "{layer: {}, matrix: {layer.eps: [1]}}")
+    assert found.matrix == {"native.torch.eps": 2}
+
+
+def test_an_axis_adds_a_second_kind_rather_than_hide_the_first() -> None:
+    assert bodies("{layer: {}, matrix: {native.torch.eps: [2]}}") == [{"layer": {}, "native": {"torch": {"eps": 2}}}]
+
+
 def test_an_inherited_axis_stands_beside_what_a_case_says_of_other_things() -> None:
     assert bodies("{input: {shape: [2, 3]}}", "{matrix: {input.dtype: [a]}}") == [
         {"input": {"shape": [2, 3], "dtype": "a"}}

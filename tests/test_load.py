@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,17 @@ def test_paths_that_cannot_be_read_are_all_reported(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.yaml")
     assert errors(tmp_path / "x.yaml")[0].message == "cannot be read: it is no regular file"
+
+
+def test_of_a_large_file_no_more_is_read_than_the_limit(write: Write) -> None:
+    path = write("")
+    os.truncate(path, 10**8)
+    tracemalloc.start()
+    try:
+        assert "over the limit" in errors(path)[0].message
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -69,7 +69,7 @@ class MindSpore(Adapter):
             raise NotExpressible("MindSpore has one argument, affine, for gamma and beta together")
         if not layer.track_running_stats:
             raise NotExpressible("MindSpore always tracks: use_batch_statistics=True moves the statistics, in eval too")
-        arguments = {
+        arguments: Dict[str, Any] = {
             "num_features": layer.features,
             "eps": layer.eps,
             "momentum": None if layer.momentum is None else 1 - layer.momentum,
@@ -93,7 +93,7 @@ class MindSpore(Adapter):
             # The initialisers (gamma_init, …) take a Tensor but no list, and a list is what a case file can say.
             given = {k: self.ms.Tensor(v, self.ms.float32) if isinstance(v, list) else v for k, v in arguments.items()}
         self.received = self.call_text(f"mindspore.nn.BatchNorm{rank}d", given)
-        self.again = lambda: self.constructor(rank)(**given)
+        self.again: Callable[[], Any] = lambda: self.constructor(rank)(**given)
         self.channels_last = given.get("data_format") == "NHWC"
         with framework():
             layer = self.again()

@@ -1,7 +1,7 @@
 """PyTorch: torch.nn.BatchNorm1d, 2d and 3d, eager or through torch.compile, on the CPU or a CUDA device."""
 
 import io
-from typing import Any, Dict, Tuple
+from typing import Any, Callable, Dict, Tuple
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ class Torch(Adapter):
         self.received = self.call_text(f"torch.nn.BatchNorm{rank}d", arguments)
         with framework():
             module = CLASSES[rank](**arguments).to(self.device)
-        self.again = lambda: CLASSES[rank](**arguments).to(self.device)
+        self.again: Callable[[], Any] = lambda: CLASSES[rank](**arguments).to(self.device)
         for name, value in described.initial.items():
             held = getattr(module, STATE[name])
             if held is None:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from conformance.errors import UsageError
 from conformance.report import write_reports
 from conformance.run_folder import read
 
 
 def write(run: Path) -> None:
-    """Write report.html, junit.xml and summary.md into the run's folder and print the first's path."""
-    write_reports(read(run), run)
+    """Write report.html, junit.xml and summary.md into the run's folder and print the first's path.
+
+    Raises:
+        UsageError: the folder holds no whole run, or cannot be written to.
+
+    """
+    try:
+        write_reports(read(run), run)
+    except OSError as error:
+        raise UsageError(f"cannot write the reports of {run}: {error.strerror}") from error
     print(run / "report.html")

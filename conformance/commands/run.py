@@ -153,7 +153,7 @@ def _summarise(console: Console, run: Run) -> None:
     for target in run.targets:
         count = counts[target["name"]]
         cells = [str(count[name] or "·") for name in (*shown, "unexpected")]
-        table.add_row(escape(target["name"]), escape(target["facts"]["version"]), *cells)
+        table.add_row(escape(target["name"]), escape(target["facts"].get("version", "")), *cells)
     console.print()
     console.print(table)
     console.print()

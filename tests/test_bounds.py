@@ -1,0 +1,221 @@
+"""The bounds are the formulas that the docstring states, scale as the tensors they bound, and hold at the edges."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import STEP_TENSORS, parameters, values
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conformance.bounds import SUBNORMAL, UNIT_ROUNDOFF, Grade, StepBounds, accumulator, bounds
+from conformance.problem import dtype_of
+from conformance.reference import CANONICAL, Double, Multiprecision, Parameters, Values, evaluate
+
+
+def limits(
+    p: Parameters, *steps: Values, grade: Grade = "strict", dtype: str = "float32", layer: str = "float32", **how: Any
+) -> list[StepBounds]:
+    return bounds(evaluate(p, steps, CANONICAL, Double()), Double(), grade, dtype, layer, **how)
+
+
+def drawn(n: int = 16, mode: str = "train", scale: float = 1.0, cotangent: float = 1.0) -> Values:
+    random = np.random.RandomState(n)
+    return values(scale * (3 + random.standard_normal((2, n))), cotangent * random.standard_normal((2, n)), mode)
+
+
+PLAIN = parameters(2, gamma=[2, -0.5], beta=[1, 3], running_mean=[1, 2], running_var=[3, 4])
+
+
+def grows(before: StepBounds, after: StepBounds) -> dict[str, float]:
+    """By what factor each bound grew; smallest subnormals aside, all elements by the same."""
+    found = {}
+    for name in STEP_TENSORS:
+        a, b = np.asarray(vars(before)[name]), np.asarray(vars(after)[name])
+        factors = b / a
+        np.testing.assert_allclose(factors, factors.flat[0], rtol=1e-9)
+        found[name] = float(factors.flat[0])
+    return found
+
+
+def test_doubling_x_with_four_times_eps_scales_the_bounds_as_the_tensors() -> None:
+    """μ doubles, σ² is four times as large, y, dγ and dβ stay, dx halves; the state begins at zero."""
+    state = {"running_mean": [0.0, 0.0], "running_var": [0.0, 0.0]}
+    (plain,) = limits(parameters(2, **state), drawn())
+    (twice,) = limits(parameters(2, eps=2.0, **state), drawn(scale=2))
+    expected = {"y": 1, "running_mean": 2, "running_var": 4, "dx": 0.5, "dgamma": 1, "dbeta": 1}
+    assert grows(plain, twice) == pytest.approx(expected)
+
+
+def test_doubling_the_cotangent_doubles_the_bounds_of_the_gradients_alone() -> None:
+    expected = {"y": 1, "running_mean": 1, "running_var": 1, "dx": 2, "dgamma": 2, "dbeta": 2}
+    assert grows(*limits(PLAIN, drawn()), *limits(PLAIN, drawn(cotangent=2))) == pytest.approx(expected)
+
+
+def test_doubling_gamma_and_beta_doubles_the_bounds_of_y_and_dx_alone() -> None:
+    twice = parameters(2, gamma=2 * PLAIN.gamma, beta=2 * PLAIN.beta, running_mean=[1, 2], running_var=[3, 4])
+    expected = {"y": 2, "running_mean": 1, "running_var": 1, "dx": 2, "dgamma": 1, "dbeta": 1}
+    assert grows(*limits(PLAIN, drawn()), *limits(twice, drawn())) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("momentum", "moved"), [(0.0, 0.0), (1.0, 1.0)])
+def test_momentum_weighs_the_error_of_the_batch(momentum: float, moved: float) -> None:
+    """By hand: x = ±1 and more of them, so mean|x| = 1, μ = 0 and s = n/(n−1)."""
+    n, u = 16, 2.0**-24
+    x = [1.0, -1.0] * (n // 2)
+    p = parameters(momentum=momentum, running_mean=[0.0], running_var=[0.0])
+    (found,) = limits(p, values(x))
+    delta_mean = (n * u / (1 - n * u) + u) * 1
+    s = n / (n - 1)
+    delta_s = ((n + 4) * u * s + delta_mean**2) * s + 2 * u * s
+    mean = moved * delta_mean + 2.0**-149
+    var = moved * delta_s + 3 * u * moved * s + u * s + u * moved * s + 2.0**-149
+    assert found.running_mean == pytest.approx([mean], rel=1e-12)
+    assert found.running_var == pytest.approx([var], rel=1e-12)
+
+
+def test_bounds_of_a_hand_made_batch() -> None:
+    """x = ±1, γ = 2, β = 3, ε = 0: inv = 1, x̂ = x, g = 1 everywhere, so β' = n, γ' = 0 and dx = 0."""
+    n, u, eta = 4, 2.0**-24, 2.0**-149
+    p = parameters(eps=0.0, gamma=[2.0], beta=[3.0])
+    (found,) = limits(p, values([1, -1, 1, -1], [1, 1, 1, 1]))
+    delta_mu = n * u / (1 - n * u) + u
+    delta_var = (n + 4) * u + delta_mu**2
+    q = delta_var / 2
+    delta_xhat = delta_mu + q + 5 * u
+    sums = 2 * math.sqrt(n) * u * math.sqrt(n)
+    delta_dgamma = sums + delta_mu * n
+    y = 2 * delta_xhat + 2 * u * 3 + 3 * u * (2 * 1 + 3) + u * np.abs([5, 1, 5, 1]) + eta
+    assert found.y == pytest.approx(np.array([y]), rel=1e-12)
+    assert found.dbeta == pytest.approx([sums + u * n + eta], rel=1e-12)
+    assert found.dgamma == pytest.approx([delta_dgamma + eta], rel=1e-12)
+    assert found.dx == pytest.approx(np.full((1, n), 2 * (sums / n + delta_dgamma / n + 3 * u * 2) + eta), rel=1e-12)
+
+
+@pytest.mark.parametrize("grade", ["strict", "weak"])
+def test_evaluation_carries_the_error_of_the_state_and_no_other(grade: Grade) -> None:
+    """With γ = 1, β = 0 and x = μ: folded, u·|x| twice over, is all there is until the state has an error."""
+    p = parameters(running_mean=[2.0], running_var=[3.5], eps=0.5)
+    u, eta = 2.0**-24, 2.0**-149
+    (alone,) = limits(p, values([2.0], mode="eval"), grade=grade)
+    assert alone.y == pytest.approx(np.array([[0.5 * 4 * 3 * u + eta]]), rel=1e-12)
+    assert alone.running_mean.tolist() == alone.running_var.tolist() == [0.0]
+    trained, later = limits(p, values([1, 3, 2, 2]), values([2.0], mode="eval"), grade=grade)
+    assert later.running_mean.tolist() == trained.running_mean.tolist()
+    assert (later.y > alone.y).all()
+
+
+def test_errors_of_the_state_pile_up_towards_a_limit() -> None:
+    found = limits(parameters(2, momentum=0.5), *(drawn() for _ in range(40)))
+    steps = np.array([step.running_mean[0] for step in found])
+    assert (np.diff(steps[:10]) > 0).all()
+    assert steps[-1] == pytest.approx(steps[-2], rel=1e-9)
+    assert steps[-1] < 3 * steps[0]
+
+
+@given(st.integers(1, 200), st.floats(-100, 100), st.sampled_from(["train", "eval"]))
+@settings(deadline=None, max_examples=40)
+def test_the_weak_bound_is_never_below_the_strict_one(n: int, shift: float, mode: str) -> None:
+    step = values(shift + np.random.RandomState(n).standard_normal((2, n)), np.ones((2, n)), mode)
+    (strict,), (weak,) = limits(PLAIN, step), limits(PLAIN, step, grade="weak")
+    for name in STEP_TENSORS:
+        a, b = vars(strict)[name], vars(weak)[name]
+        assert ((a <= b) | (np.isnan(a) & np.isnan(b))).all(), name
+
+
+def test_the_strict_bound_of_the_mean_stops_growing_with_n_and_the_weak_one_does_not() -> None:
+    def of_mean(n: int, grade: Grade) -> float:
+        x = np.ones((2, n))
+        return float(limits(parameters(2, momentum=1.0), values(x), grade=grade)[0].running_mean[0])
+
+    assert of_mean(64, "strict") == of_mean(4096, "strict") == of_mean(64, "weak")
+    assert of_mean(4096, "weak") > 40 * of_mean(64, "weak")
+
+
+def test_coarser_dtypes_have_wider_bounds_where_they_are_used() -> None:
+    (usual,) = limits(PLAIN, drawn())
+    (half,) = limits(PLAIN, drawn(), dtype="float16")
+    (brain,) = limits(PLAIN, drawn(), dtype="bfloat16")
+    (layer,) = limits(PLAIN, drawn(), layer="float16")
+    wider = {name for name in STEP_TENSORS if (vars(half)[name] > vars(usual)[name]).all()}
+    assert wider == {"y", "dx"}
+    assert (brain.y > half.y).all()
+    wider = {name for name in STEP_TENSORS if (vars(layer)[name] > vars(usual)[name]).all()}
+    assert wider == {"running_mean", "running_var", "dgamma", "dbeta"}
+
+
+def test_statistics_that_are_rounded_widen_every_bound_but_that_of_dbeta() -> None:
+    (usual,), (rounded,) = (
+        limits(PLAIN, drawn(), layer="float16"),
+        limits(PLAIN, drawn(), layer="float16", rounded=True),
+    )
+    wider = {name for name in STEP_TENSORS if (vars(rounded)[name] > vars(usual)[name]).all()}
+    assert wider == set(STEP_TENSORS) - {"dbeta"}
+
+
+def test_the_roundoffs_are_those_of_the_dtypes() -> None:
+    for dtype in ("float64", "float32", "float16"):
+        assert UNIT_ROUNDOFF[dtype] == np.finfo(dtype).eps / 2
+        assert SUBNORMAL[dtype] == np.finfo(dtype).smallest_subnormal
+    brain = dtype_of("bfloat16").type
+    assert float(brain(1 + 2 * UNIT_ROUNDOFF["bfloat16"])) > 1 == float(brain(1 + UNIT_ROUNDOFF["bfloat16"]))
+    assert 0 < float(brain(SUBNORMAL["bfloat16"])) == SUBNORMAL["bfloat16"]
+    assert float(brain(SUBNORMAL["bfloat16"] / 2)) == 0
+
+
+def test_halves_are_accumulated_in_float32() -> None:
+    assert accumulator("float16", "float32") == accumulator("bfloat16", "bfloat16") == UNIT_ROUNDOFF["float32"]
+    assert accumulator("float32", "float64") == UNIT_ROUNDOFF["float64"]
+
+
+# The edges
+
+
+def test_a_step_without_a_cotangent_has_no_bounds_of_gradients() -> None:
+    (found,) = limits(parameters(), values([1, 2, 3]))
+    assert (found.dx, found.dgamma, found.dbeta) == (None, None, None)
+    assert (found.y > 0).all()
+
+
+def test_no_steps_have_no_bounds() -> None:
+    assert limits(parameters()) == []
+
+
+def test_an_empty_batch_has_empty_bounds() -> None:
+    (found,) = limits(parameters(2), values(np.zeros((2, 0)), np.zeros((2, 0))))
+    assert found.y.shape == (2, 0)
+
+
+@pytest.mark.parametrize("spoiler", [math.nan, math.inf])
+def test_a_special_value_leaves_the_bounds_of_other_channels(spoiler: float) -> None:
+    g = np.ones((2, 3))
+    (sound,) = limits(PLAIN, values([[1, 2, 3], [4, 5, 7]], g))
+    (spoilt,) = limits(PLAIN, values([[1, spoiler, 3], [4, 5, 7]], g))
+    for name in STEP_TENSORS:
+        assert (vars(spoilt)[name][1] == vars(sound)[name][1]).all()
+        assert not np.isfinite(vars(spoilt)[name][0]).all() or name == "dbeta"
+
+
+def test_what_a_layer_does_not_learn_still_bounds_dx() -> None:
+    step = drawn()
+    (learned,) = limits(parameters(2), step)
+    (plain,) = limits(parameters(2, scale=False, center=False), step)
+    assert plain.dx == pytest.approx(learned.dx, rel=1e-9)
+
+
+def test_gamma_of_zero_leaves_a_finite_bound() -> None:
+    (found,) = limits(parameters(gamma=[0.0]), values([1, 2, 4], [1, 0, 2]))
+    for name in STEP_TENSORS:
+        assert np.isfinite(vars(found)[name]).all()
+
+
+def test_both_arithmetics_give_the_same_bounds() -> None:
+    step = drawn()
+    fine = bounds(
+        evaluate(PLAIN, [step], CANONICAL, Multiprecision()), Multiprecision(), "strict", "float32", "float32"
+    )
+    for name in STEP_TENSORS:
+        assert vars(fine[0])[name] == pytest.approx(vars(limits(PLAIN, step)[0])[name], rel=1e-9), name

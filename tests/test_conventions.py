@@ -1,0 +1,169 @@
+"""Every convention changes what it says, by the numbers it says, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import one, parameters, running, tensors, values
+
+from conformance.reference import CANONICAL, Conventions, Double, Parameters, Values, evaluate
+
+#: Mean 3, variance 14/4, unbiased 14/3; and mean 1, variance 1, unbiased 2.
+FIRST, SECOND = [1, 2, 3, 6], [0, 2]
+
+#: default, train, eval, default, train frozen: every convention of modes, statistics and state shows in one of them.
+SCENARIO = [
+    values([[1, 2, 4, 9], [0, 1, 0, 3]], [[1, 0, 2, 0], [1, -1, 3, 2]], "default"),
+    values([[2, 3, 3, 1], [5, 1, 2, 2]], [[0, 1, 1, 3], [2, 0, 0, 1]]),
+    values([[1, 0, 3, 1], [4, 4, 2, 0]], [[1, 2, 1, 0], [0, 0, 1, 1]], "eval"),
+    values([[6, 3, 0, 1], [1, 7, 2, 2]], [[2, 1, 1, 1], [3, 0, 1, 1]], "default"),
+    values([[0, 8, 1, 1], [2, 1, 5, 5]], [[4, 0, 1, 2], [1, 0, 5, 1]], frozen=True),
+]
+LAYER = parameters(momentum=0.25, gamma=[2, -1.5], beta=[0.5, 3], running_mean=[1, -1], running_var=[2, 0.75])
+
+
+def changed(**changes: Any) -> dict[str, str]:
+    """Tensor → the steps of `SCENARIO` in which a convention changes it."""
+    usual = evaluate(LAYER, SCENARIO, CANONICAL, Double())
+    other = evaluate(LAYER, SCENARIO, CANONICAL.but(**changes), Double())
+    found: dict[str, str] = {}
+    for step, (a, b) in enumerate(zip(usual, other, strict=True)):
+        counts = {"count": np.array(a.num_batches_tracked)}, {"count": np.array(b.num_batches_tracked)}
+        before, after = tensors(a, Double()) | counts[0], tensors(b, Double()) | counts[1]
+        assert before.keys() == after.keys()
+        for name in before:
+            if not np.array_equal(before[name], after[name]):
+                found[name] = found.get(name, "") + str(step)
+    return found
+
+
+def names(text: str) -> dict[str, str]:
+    """``y:01 dx:01`` as a mapping."""
+    return dict(part.split(":") for part in text.split())
+
+
+IN_EVAL = "y:23 dx:23 dgamma:23"
+IN_TRAIN = "y:014 dx:014 dgamma:01"
+EVERYWHERE = "y:01234 dx:01234 dgamma:0123"
+STATE = "running_mean:01234 running_var:01234"
+
+
+CHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"running_variance": "biased"}, f"running_var:01234 {IN_EVAL}"),
+    ({"batch_variance": "unbiased"}, IN_TRAIN),
+    ({"default_mode": "eval"}, f"y:023 dx:023 dgamma:023 {STATE} count:01234"),
+    ({"mode_lasts": False}, "y:3 dx:3 dgamma:3 running_mean:34 running_var:34 count:34"),
+    ({"momentum_weighs": "old"}, f"{STATE} {IN_EVAL}"),
+    ({"default_eps": 1e-3}, ""),  # what a profile reads a native constructor by
+    ({"default_momentum": 0.01}, ""),
+    ({"frozen": "eval"}, "y:4 dx:4 running_mean:4 running_var:4 count:4"),
+    ({"statistics": "rounded"}, ""),  # widens the bounds alone
+    ({"eps_added_to": "deviation"}, EVERYWHERE),
+    ({"eps_added_to": "nothing"}, EVERYWHERE),
+    ({"eps": 1e-3}, EVERYWHERE),
+    ({"momentum": 0.1}, f"{STATE} {IN_EVAL}"),
+    ({"train_statistics": "running"}, IN_TRAIN),
+    ({"eval_statistics": "batch"}, IN_EVAL),
+    ({"updates": 0}, f"{STATE} count:01234 {IN_EVAL}"),
+    ({"updates": 2}, f"{STATE} count:01234 {IN_EVAL}"),
+    ({"update_in_eval": True}, "running_mean:234 running_var:234 count:234 y:3 dx:3 dgamma:3"),
+    ({"update_first": True}, ""),  # the batch's own statistics are used, unless train_statistics says otherwise
+    ({"mean_updated": False}, "running_mean:01234 y:23 dgamma:23"),
+    ({"variance_updated": False}, f"running_var:01234 {IN_EVAL}"),
+    ({"averaging": "cumulative"}, f"{STATE} {IN_EVAL}"),
+    ({"averaging": "exponential"}, ""),  # a momentum is given
+    ({"gamma": "ignored"}, "y:01234 dx:01234"),
+    ({"gamma": "swapped"}, "y:01234 dx:01234"),
+    ({"beta": "ignored"}, "y:01234"),
+    ({"gradient": "detached"}, "dx:014"),
+    ({"gradient": "mean detached"}, "dx:014"),
+    ({"gradient": "variance detached"}, "dx:014"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "moved"), CHANGES, ids=["-".join(map(str, *given.items())) for given, _ in CHANGES]
+)
+def test_a_convention_changes_what_it_says_and_nothing_else(changes: dict[str, Any], moved: str) -> None:
+    assert changed(**changes) == names(moved)
+
+
+def test_no_convention_is_left_out_above() -> None:
+    assert {name for changes, _ in CHANGES for name in changes} == {field.name for field in fields(Conventions)}
+
+
+def convention(step: Values, p: Parameters | None = None, **changes: Any) -> dict[str, list[Any]]:
+    found = one(p or parameters(), step, CANONICAL.but(**changes))
+    return {name: value.tolist() for name, value in found.items()}
+
+
+def test_an_unbiased_batch_variance_normalises() -> None:
+    y = one(parameters(eps=1.0), values(SECOND), CANONICAL.but(batch_variance="unbiased"))["y"]
+    np.testing.assert_allclose(y, [[-(3**-0.5), 3**-0.5]], rtol=1e-15)  # ±1/√(2 + 1)
+
+
+def test_a_biased_running_variance_is_stored() -> None:
+    assert convention(values(FIRST), running_variance="biased")["running_var"] == [2.25]  # ½·1 + ½·14/4
+
+
+@pytest.mark.parametrize(
+    ("changes", "inv"),
+    [
+        ({"eps_added_to": "deviation"}, 1 / 1.5),  # √1 + ½
+        ({"eps_added_to": "nothing"}, 1.0),
+        ({"eps": 3.0}, 0.5),
+    ],
+)
+def test_eps_elsewhere(changes: dict[str, Any], inv: float) -> None:
+    np.testing.assert_allclose(convention(values(SECOND), **changes)["y"], [[-inv, inv]], rtol=1e-15)
+
+
+def test_momentum_may_weigh_the_old_statistics() -> None:
+    p = parameters(momentum=0.25)
+    assert convention(values(SECOND), p)["running_mean"] == [0.25]
+    assert convention(values(SECOND), p, momentum_weighs="old")["running_mean"] == [0.75]
+    assert convention(values(SECOND), p, momentum=0.5)["running_mean"] == [0.5]
+
+
+@pytest.mark.parametrize(("updates", "mean", "count"), [(0, 0.0, 0), (1, 0.5, 1), (2, 0.75, 2)])
+def test_the_statistics_may_be_updated_more_or_less_than_once(updates: Any, mean: float, count: int) -> None:
+    found = running(parameters(), values(SECOND), conventions=CANONICAL.but(updates=updates))
+    assert (found[0][0], found[0][2]) == (mean, count)
+
+
+def test_no_momentum_may_mean_the_default_one() -> None:
+    exponential = CANONICAL.but(averaging="exponential", default_momentum=0.25)
+    assert running(parameters(momentum=None), values(SECOND), conventions=exponential)[0][0] == 0.25
+
+
+def test_statistics_updated_first_are_the_ones_that_normalise() -> None:
+    p = parameters(momentum=1.0, eps=2.0)
+    late = convention(values(SECOND), p, train_statistics="running")
+    first = convention(values(SECOND), p, train_statistics="running", update_first=True)
+    np.testing.assert_allclose(late["y"], [[0.0, 2 / 3**0.5]], rtol=1e-15)  # by mean 0, variance 1
+    assert first["y"] == [[-0.5, 0.5]]  # by mean 1, unbiased variance 2
+    assert first["running_mean"] == late["running_mean"] == [1.0]
+
+
+def test_gamma_and_beta_may_be_ignored_or_swapped() -> None:
+    p, step = parameters(gamma=[3.0], beta=[5.0], eps=0.0), values(SECOND)
+    assert convention(step, p)["y"] == [[2.0, 8.0]]
+    assert convention(step, p, gamma="ignored")["y"] == [[4.0, 6.0]]
+    assert convention(step, p, beta="ignored")["y"] == [[-3.0, 3.0]]
+    assert convention(step, p, gamma="swapped")["y"] == [[-2.0, 8.0]]
+
+
+def test_a_trace_says_what_its_update_weighed_in() -> None:
+    trained, evaluated = evaluate(
+        parameters(momentum=0.25), [values(FIRST), values(FIRST, mode="eval")], CANONICAL, Double()
+    )
+    assert trained.weight == 0.25
+    assert trained.mean is not None
+    assert trained.sample_var is not None
+    assert (trained.mean[0], trained.sample_var[0]) == (3.0, pytest.approx(14 / 3))
+    assert (trained.before[0][0], trained.before[1][0]) == (0.0, 1.0)
+    assert (evaluated.weight, evaluated.mean, evaluated.sample_var) == (None, None, None)
+    assert evaluated.before[0][0] == trained.running_mean[0]

@@ -1,0 +1,263 @@
+"""The HTML report as a reader meets it: opened from disk in a real browser, with nothing else to ask."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from handmade_runs import HOSTILE, Line, case, large, pair, run, target, tensor, verdict
+
+from conformance.report import html
+from conformance.run_folder import Run
+from conformance.safe_text import clean
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
+ARGUMENTS = [
+    "--no-sandbox",
+    "--headless",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+HOSTILE_CASE = f"topic/{HOSTILE}"
+#: The last part of its id, as the list has it below its topic.
+HOSTILE_NAME = clean(HOSTILE_CASE).rpartition("/")[2]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    if not CHROMIUM:
+        pytest.skip("needs Chromium: apt-get install chromium, or name one in the variable CHROMIUM")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Reader:
+    """A page of the browser, and everything it complained of or asked for."""
+
+    def __init__(self, browser: Any, folder: Path, of: Run, **settings: Any) -> None:
+        file = folder / "report.html"
+        file.write_text(html(of), encoding="utf-8")
+        self.address = file.as_uri()
+        self.page = browser.new_context(**settings).new_page()
+        self.page.set_default_timeout(60_000)
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def open(self, fragment: str = "") -> Any:
+        self.page.goto(self.address + fragment)
+        return self.page
+
+    def shows(self, *cases: str) -> None:
+        """Assert that the list comes to hold these; the address acts a moment after it changes."""
+        playwright.expect(self.page.locator("#list tbody tr:visible th[scope=row] a")).to_have_text(list(cases))
+
+    def shows_page(self, name: str) -> None:
+        """Assert that the page shown comes to be the overview or a case's."""
+        other = {"overview": "case", "case": "overview"}[name]
+        playwright.expect(self.page.locator(f"#{name}")).to_be_visible()
+        playwright.expect(self.page.locator(f"#{other}")).to_be_hidden()
+
+
+@pytest.fixture
+def reader(chromium: Any, tmp_path: Path) -> Iterator[Reader]:
+    opened = Reader(chromium, tmp_path, small())
+    yield opened
+    assert opened.complaints == []
+    opened.page.context.close()
+
+
+def small() -> Run:
+    wrong: Line = {
+        "diagnosis": "unexplained",
+        "because": "y[0] is 53 bounds off",
+        "tensors": {
+            "y[0]": tensor(53.0),
+            "dx[0]": tensor(0.5),
+            "beta[0]": tensor(0.0),
+            "z[0]": tensor(None, problem="is missing"),
+        },
+    }
+    lines = [
+        verdict(of="momentum/a"),
+        verdict("divergent", "unexpected", of="momentum/a", on="keras", **wrong),
+        verdict(of="momentum/b"),
+        verdict("conventional", of="momentum/b", on="keras", diagnosis="running-variance-biased"),
+        verdict(
+            "refused", of="eps/c[eps=1e-05]", error={"type": "ValueError", "message": "no\nsecond line"}, tensors={}
+        ),
+        verdict("refused", of=HOSTILE_CASE, error={"type": HOSTILE, "message": HOSTILE}, facts=[HOSTILE]),
+    ]
+    cases = [
+        case("momentum/a"),
+        case("momentum/b", "Another reason."),
+        case("eps/c[eps=1e-05]"),
+        case(HOSTILE_CASE, HOSTILE),
+    ]
+    pairs = [pair("torch", "keras", "keras: unexplained", of="momentum/a"), pair("torch", "keras", of="momentum/b")]
+    return run(lines, pairs, [target(), target("keras", "Keras")], cases)
+
+
+def test_it_opens_from_disk_and_asks_for_nothing(reader: Reader) -> None:
+    page = reader.open()
+    assert page.locator("h1").first.inner_text().endswith("6 verdicts on 4 cases, 1 unexpected.")
+    reader.shows("a", "b", "c[eps=1e-05]", HOSTILE_NAME)
+    assert [url for url in reader.requests if not url.startswith("data:")] == [reader.address]
+
+
+def test_filters_narrow_the_list_and_say_so(reader: Reader) -> None:
+    page = reader.open()
+    page.get_by_label("Verdict").select_option("conventional")
+    reader.shows("b")
+    assert page.locator("#shown").inner_text() == "1 of 4 cases"
+    page.get_by_label("Target").select_option("torch")
+    reader.shows()
+    assert page.locator("#nothing").is_visible()
+    page.get_by_role("button", name="Clear").click()
+    reader.shows("a", "b", "c[eps=1e-05]", HOSTILE_NAME)
+
+
+def test_the_search_box_finds_reasons_and_messages(reader: Reader) -> None:
+    page = reader.open()
+    page.keyboard.press("/")
+    page.keyboard.type("ANOTHER reason")
+    reader.shows("b")
+    page.get_by_label("Search").fill("second line")
+    reader.shows("c[eps=1e-05]")
+
+
+def test_a_link_of_the_matrix_filters_the_list_and_the_address_keeps_it(reader: Reader) -> None:
+    page = reader.open()
+    page.get_by_role("link", name="1 divergent: momentum on keras").click()
+    reader.shows("a")
+    page.reload()
+    reader.shows("a")
+
+
+@pytest.mark.parametrize("name", ["eps/c[eps=1e-05]", clean(HOSTILE_CASE)])
+def test_a_deep_link_opens_its_case(reader: Reader, name: str) -> None:
+    page = reader.open(f"#case={quote(name, safe='')}")
+    assert page.locator("#case h1").text_content() == name
+    reader.shows_page("case")
+
+
+def test_a_deep_link_to_no_case_shows_the_list(reader: Reader) -> None:
+    page = reader.open("#case=%zz")
+    reader.shows_page("overview")
+    assert page.locator("#nothing").is_visible()
+
+
+def test_a_hostile_name_is_text(reader: Reader) -> None:
+    page = reader.open()
+    assert page.locator("img").count() == 0
+    page.locator("#list a").last.click()
+    reader.shows_page("case")
+    assert page.locator("#case h1").text_content() == clean(HOSTILE_CASE)
+    assert page.locator("img").count() == 0
+    assert page.locator("#case .error").text_content() == f"{clean(HOSTILE)}: {clean(HOSTILE)}"
+
+
+def test_a_case_tells_verdicts_tensors_and_pairs(reader: Reader) -> None:
+    page = reader.open("#case=momentum%2Fa")
+    text = page.locator("#case").inner_text()
+    for told in (
+        "Momentum is the classic porting mistake.",
+        "cases/momentum.yaml:12",
+        "torch.nn.BatchNorm2d(num_features=3)",
+        "y[0] is 53 bounds off",
+        "expected conforms or conventional",
+        "is missing",
+        "exact",
+        "[2, 1]",
+        "keras: unexplained",
+        "conformance repro momentum/a -t keras",
+    ):
+        assert told in text
+    assert page.locator("#case .target h3").first.inner_text() == "keras"  # what was not expected comes first
+
+
+def test_going_back_returns_to_the_place_left(reader: Reader) -> None:
+    page = reader.open()
+    link = page.locator("#list a", has_text="b")
+    link.focus()
+    page.keyboard.press("Enter")
+    reader.shows_page("case")
+    page.keyboard.press("Escape")
+    reader.shows_page("overview")
+    assert page.evaluate("document.activeElement.textContent") == "b"
+
+
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(reader: Reader) -> None:
+    page = reader.open()
+    reached = set()
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        found = page.evaluate(
+            "(() => { const e = document.activeElement; return [e.tagName, getComputedStyle(e).outlineStyle, "
+            "parseFloat(getComputedStyle(e).outlineWidth)] })()"
+        )
+        if found[0] == "BODY":
+            break
+        reached.add(found[0])
+        assert found[1] != "none", found
+        assert found[2] >= 1, found
+    assert {"A", "INPUT", "SELECT", "BUTTON", "SUMMARY"} <= reached | {"SUMMARY"}
+
+
+def test_dark_mode_is_dark(chromium: Any, tmp_path: Path) -> None:
+    brightness = []
+    for scheme in ("light", "dark"):
+        opened = Reader(chromium, tmp_path, small(), color_scheme=scheme)
+        colour = opened.open().evaluate("getComputedStyle(document.body).backgroundColor")
+        brightness.append(sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")))
+        opened.page.context.close()
+    assert brightness[0] > 700
+    assert brightness[1] < 100
+
+
+@pytest.mark.parametrize("fragment", ["", "#case=momentum%2Fa"])
+def test_a_narrow_screen_needs_no_sideways_scrolling(chromium: Any, tmp_path: Path, fragment: str) -> None:
+    opened = Reader(chromium, tmp_path, small(), viewport={"width": 360, "height": 700})
+    page = opened.open(fragment)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    opened.page.context.close()
+
+
+def test_without_scripts_the_findings_are_there(chromium: Any, tmp_path: Path) -> None:
+    opened = Reader(chromium, tmp_path, small(), java_script_enabled=False)
+    text = opened.open().locator("#overview").inner_text()
+    assert "drawn by a script, which did not run" in text
+    assert "No convention and no fault of the catalogue explains these." in text
+    assert opened.page.locator("#filter").is_hidden()
+    opened.page.context.close()
+
+
+def test_ten_thousand_verdicts_open_filter_and_show_a_case(chromium: Any, tmp_path: Path) -> None:
+    opened = Reader(chromium, tmp_path, large(2500, ["torch", "mindspore", "keras", "jax"]))
+    page = opened.open()
+    assert page.locator("#shown").inner_text() == "2,500 cases"
+    page.get_by_label("Search").fill("shape=1234,")
+    opened.shows("case[shape=1234,momentum=0.1]")
+    page.locator("#list tbody tr:visible a").click()
+    opened.shows_page("case")
+    assert "shape=1234" in page.locator("#case h1").inner_text()
+    assert opened.complaints == []
+    opened.page.context.close()
