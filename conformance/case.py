@@ -196,8 +196,10 @@ class Mask(Model):
 
 
 class Gradient(Model):
-    """The cotangent of y: draws from N(0, 1). Never a plain sum, whose exact input gradient is zero."""
+    """The cotangent of y: draws from a normal distribution. Never a plain sum, whose exact input gradient is zero."""
 
+    mean: Float = 0.0
+    std: Annotated[Float, Field(ge=0)] = 1.0
     seed: Seed = 1
 
 
@@ -242,7 +244,9 @@ class Initial(Model):
 class Layer(Model):
     """A BatchNorm layer in canonical terms, which are torch's."""
 
-    rank: Annotated[Rank, Field(description="1, 2 or 3, as in BatchNorm1d, 2d and 3d.")] = 2
+    rank: Annotated[
+        Rank | None, Field(description="1, 2 or 3, as in BatchNorm1d, 2d and 3d; null: as the input has.")
+    ] = None
     features: Annotated[Int | None, Field(ge=1, le=10**6, description="Channels; null: as the input has.")] = None
     eps: Float = 1e-5
     momentum: Annotated[Float | None, Field(description="Weighs the new batch; null: cumulative average.")] = 0.1
@@ -348,6 +352,7 @@ class CaseSpec(Model):
         dict[str, SignatureText] | None,
         Field(description="Framework → the documented parameters and defaults of its constructor, in order."),
     ] = None
+    excerpt: Annotated[Bool, Field(description="The signature names some parameters; there may be others.")] = False
     rank: Annotated[Rank | None, Field(description="Of native and signature cases; null: from the input.")] = None
     input: Input | None = None
     steps: Annotated[tuple[ShortStep, ...], Field(min_length=1, max_length=1000)] = (Step(mode="train"),)
@@ -404,7 +409,7 @@ class Case:
     @property
     def topic(self) -> str:
         """The file part of the id."""
-        return self.id.rpartition("/")[0]
+        return self.id.partition("[")[0].rpartition("/")[0]
 
     @property
     def kind(self) -> Literal["layer", "native", "signature"]:
@@ -426,10 +431,9 @@ class Case:
 
     @property
     def rank(self) -> Rank:
-        if self.spec.layer is not None:
-            return self.spec.layer.rank
-        if self.spec.rank is not None:
-            return self.spec.rank
+        given = self.spec.rank if self.spec.layer is None else self.spec.layer.rank
+        if given is not None:
+            return given
         by_dimensions: dict[int, Rank] = {2: 1, 3: 1, 4: 2, 5: 3}
         return by_dimensions.get(len(self.input_of(0).dimensions), 2)
 
@@ -456,6 +460,31 @@ class Case:
             found["momentum"] = "cumulative" if layer.momentum is None else layer.momentum
             found["layer_dtype"] = layer.dtype or found["dtype"]
         return found
+
+    def meets(self, when: When, facts: dict[str, Any]) -> bool:
+        """Whether a condition holds of the case on a target of these facts: where it speaks of steps, of one of them.
+
+        "One value per channel, in training" means both of the same step.
+        """
+        return any(matches(when, {**self.features, **step, **facts}) for step in self._occasions)
+
+    @cached_property
+    def _occasions(self) -> tuple[dict[str, Any], ...]:
+        """What a `when:` may ask of each step."""
+        if self.kind == "signature":
+            return ({},)
+        steps = [(step, self.input_of(index)) for index, step in enumerate(self.spec.steps)]
+        return tuple(
+            {
+                "mode": step.mode,
+                "dtype": x.dtype,
+                "layout": x.layout,
+                "dimensions": len(x.dimensions),
+                "values_per_channel": x.values_per_channel,
+                "frozen": step.frozen,
+            }
+            for step, x in steps
+        )
 
 
 _LAYER_FEATURES = ("eps", "scale", "center", "track_running_stats")
@@ -487,9 +516,12 @@ def _holds(wanted: Any, fact: Any, key: str) -> bool:
         return False
     if key == "version":
         from packaging.specifiers import SpecifierSet
-        from packaging.version import Version
+        from packaging.version import InvalidVersion, Version
 
-        release = Version(str(fact)).base_version  # 2.13.0+cpu, and a pre-release, count as their release
+        try:
+            release = Version(str(fact)).base_version  # 2.13.0+cpu, and a pre-release, count as their release
+        except InvalidVersion:
+            return False  # a build from a commit meets no range
         return SpecifierSet(str(wanted)).contains(release)
     if isinstance(wanted, str) and isinstance(fact, int | float) and not isinstance(fact, bool):
         for sign, holds in _COMPARISONS:

@@ -142,7 +142,12 @@ def _first(mask: Array) -> tuple[int, ...]:
 
 
 def ulp(value: Array, dtype: str) -> Array:
-    """The unit in the last place of each value in a dtype: 2^(e−p+1), and the smallest subnormal below that."""
+    """The unit in the last place of each value in a dtype: 2^(e−p+1), and the smallest subnormal below that.
+
+    An integer's is 1.
+    """
+    if dtype not in _FORMAT:
+        return np.ones_like(value)
     precision, smallest = _FORMAT[dtype]
     exponent = np.frexp(value)[1]  # value = f·2^e with ½ ≤ |f| < 1
     return np.ldexp(1.0, np.where(value == 0, smallest, np.maximum(exponent - precision, smallest)))

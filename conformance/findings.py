@@ -12,14 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conformance.diagnose import HYPOTHESES
+from conformance.diagnose import CATALOGUE
 from conformance.judge import VERDICTS
 from conformance.run_folder import Run
 
 #: A line of results.jsonl.
 Line = dict[str, Any]
 
-_SENTENCES = {hypothesis.name: hypothesis.sentence for hypothesis in HYPOTHESES} | {
+_SENTENCES = {hypothesis.name: hypothesis.sentence for hypothesis in CATALOGUE} | {
     "unexplained": "no convention and no fault of the catalogue explains these",
     "inaccurate": "right, but beyond the strict bound; within the weak one",
 }

@@ -86,6 +86,7 @@ class Array:
         values = np.asarray(array, order="C")  # ascontiguousarray would turn a scalar into a vector
         if values.dtype.hasobject:
             raise TypeError("an array of Python objects is no tensor: {!r:.80}".format(array))
+        values = values.astype(values.dtype.newbyteorder("<"), copy=False)
         return cls(dtype or values.dtype.name, tuple(int(n) for n in values.shape), values.tobytes(), device)
 
     def numpy(self) -> Any:
@@ -180,7 +181,8 @@ class Adapter:
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         """Import the framework and set it up; return facts: version, device, and what else decides results.
 
-        `options` holds device, threads and what else the target's specification names.
+        `options` holds device, threads and what else the target's specification names. The working directory is a
+        new folder that goes with the worker, for whatever the framework leaves where it stands.
 
         Raises:
             Unavailable: the device, backend or execution asked for is not there.

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from conformance.bounds import Grade
-from conformance.case import Case, matches
+from conformance.cancellation import recovered
+from conformance.case import Case
 from conformance.compare import Expected, TensorResult, compare
-from conformance.diagnose import PAIR_ELEMENTS, Check, Diagnosis, diagnose, name_change, worst
+from conformance.diagnose import (
+    CANCELLED,
+    CATALOGUE,
+    PAIR_ELEMENTS,
+    PRECISION,
+    Check,
+    Diagnosis,
+    diagnose,
+    name_change,
+    worst,
+)
 from conformance.documents import against_document, against_signature
 from conformance.observation import Failure, Observation
 from conformance.oracle import Oracle
@@ -29,6 +43,10 @@ VERDICTS: tuple[VerdictName, ...] = (
     "crashed",
     "broken",
 )
+
+
+#: What is expected of a case that says nothing else.
+AGREEMENT: tuple[VerdictName, ...] = ("conforms", "conventional")
 
 
 @dataclass(frozen=True)
@@ -82,6 +100,9 @@ def judge(oracle: Oracle, under: Under, observation: Observation) -> Verdict:
     case = oracle.problem.case
     finding = _find(oracle, under, observation)
     allowed, reason, diagnosis = expectation(case, under)
+    meaningless = _meaningless(oracle, under)
+    if meaningless is not None and allowed == AGREEMENT:
+        allowed, reason = ("refused",), meaningless
     fulfilled = finding.verdict in allowed and not finding.contradicts
     if fulfilled and diagnosis is not None:
         fulfilled = _expected_cause(finding, diagnosis)
@@ -105,19 +126,21 @@ def expectation(case: Case, under: Under) -> tuple[tuple[VerdictName, ...], str,
 
     A case's own `expect:` comes first, then a refusal its profile declares, then agreement.
     """
-    facts = {**case.features, **under.facts}
+    facts = {**under.facts, **{path.rpartition(".")[2]: value for path, value in case.matrix.items()}}
     for wanted in case.spec.expect.get(under.profile.framework, ()):
-        if matches(wanted.condition, facts | {k.rpartition(".")[2]: v for k, v in case.matrix.items()}):
+        if case.meets(wanted.condition, facts):
             return (wanted.verdict,), wanted.because, wanted.refuses or wanted.diverges  # type: ignore[return-value]
     declared = under.profile.refusal(case, dict(under.facts))
     if declared is not None:
         return ("refused",), declared.because, declared.refuses
-    return ("conforms", "conventional"), "", None
+    return AGREEMENT, "", None
 
 
 def _expected_cause(finding: _Finding, wanted: str) -> bool:
+    """Whether the exception or diagnosis is the one named; compilers wrap an exception and name it in their own."""
     if finding.error is not None:
-        return finding.error.type == wanted
+        named = re.search(rf"\b{re.escape(wanted)}[(:]", finding.error.message)
+        return finding.error.type == wanted or named is not None
     return (finding.diagnosis or "unexplained") == wanted
 
 
@@ -128,9 +151,15 @@ def _find(oracle: Oracle, under: Under, observation: Observation) -> _Finding:
         return _Finding("refused", error=observation.refusal, because=_first_line(observation.refusal))
     if oracle.problem.case.kind == "signature":
         return _find_signature(oracle.problem.case, under, observation)
-    if oracle.undefined is not None:
-        return _Finding("divergent", "accepted", f"accepted what has no value: {oracle.undefined}")
+    meaningless = _meaningless(oracle, under)
+    if meaningless is not None:
+        return _Finding("divergent", "accepted", f"accepted what has no value: {meaningless}")
     return _find_reading(oracle, under, observation)
+
+
+def _meaningless(oracle: Oracle, under: Under) -> str | None:
+    """Why BatchNorm has no value here, so that a refusal is the only right answer; None where it has one."""
+    return oracle.undefined or under.profile.senseless(oracle.problem)
 
 
 def _first_line(failure: Failure) -> str:
@@ -138,7 +167,7 @@ def _first_line(failure: Failure) -> str:
 
 
 def _find_reading(oracle: Oracle, under: Under, observation: Observation) -> _Finding:
-    """Try the readings from best to worst: canonical, declared, either with one named fault, weak, two faults."""
+    """Try the readings from best to worst: canonical, declared, with one fault, weak, less precise, with two faults."""
     case = oracle.problem.case
 
     def check(conventions: Conventions, grade: Grade = "strict") -> Mapping[str, TensorResult]:
@@ -146,43 +175,78 @@ def _find_reading(oracle: Oracle, under: Under, observation: Observation) -> _Fi
         return _compare_all(oracle, under, observation, expected)
 
     declared = under.profile.declared(case, dict(under.facts))
+    meant = {field: value for field, value in declared.items() if field not in _OF_PRECISION}
     profiled = CANONICAL.but(**declared)
     results = check(CANONICAL)
     if _ok(results):
         contradicts = ""
-        if declared and not _ok(check(profiled)):
-            names = ", ".join(name_change(*change)[0] for change in declared.items())
+        if meant and not _ok(check(CANONICAL.but(**meant))):
+            names = ", ".join(name_change(*change)[0] for change in meant.items())
             contradicts = f"the profile declares {names}, which does not hold here"
         return _Finding("conforms", tensors=results, contradicts=contradicts)
-    if declared and _ok(held := check(profiled)):
-        needed = _needed(declared, check)
-        words = [name_change(*change) for change in needed.items()]
-        return _Finding(
-            "conventional",
-            "+".join(name for name, _ in words),
-            ", and ".join(sentence for _, sentence in words),
-            held,
-            accepted=CANONICAL.but(**needed),
-        )
+    for reading in (meant, declared):
+        if reading and _ok(held := check(CANONICAL.but(**reading))):
+            needed = _needed(reading, check)
+            words = [name_change(*change) for change in needed.items()]
+            return _Finding(
+                "conventional",
+                "+".join(name for name, _ in words),
+                ", and ".join(sentence for _, sentence in words),
+                held,
+                accepted=CANONICAL.but(**needed),
+            )
     results = check(profiled)
+    if profiled.variance == "one-pass" and _numbers(results):
+        cancelled = _cancelled(oracle, under, observation, profiled, check)
+        if cancelled is not None:
+            return _Finding("conventional", cancelled.name, str(cancelled), results, accepted=profiled)
     structural = _structural(results)
     if structural is not None:
         return _Finding("divergent", *structural, tensors=results, accepted=profiled)
     found = diagnose(profiled, check, 1)
     if found is not None:
         return _divergent(found, results, profiled)
-    for conventions in dict.fromkeys((CANONICAL, profiled)):
+    less_precise = diagnose(profiled, check, 1, PRECISION)
+    for conventions in sorted({CANONICAL, CANONICAL.but(**meant), profiled}, key=lambda held: worst(check(held))):
         weak = check(conventions, "weak")
         if _ok(weak):
             strict = check(conventions)
             because = f"right, but {worst(strict):.2g} times the strict bound off, {worst(weak):.2g} of the weak one"
-            return _Finding("inaccurate", None, because, strict, accepted=conventions)
-    if all(call.x.size <= PAIR_ELEMENTS for call in oracle.problem.calls):
-        found = diagnose(profiled, check, 2)
-        if found is not None:
-            return _divergent(found, results, profiled)
+            name = less_precise.name if less_precise else None
+            return _Finding("inaccurate", name, because, strict, accepted=conventions)
+    found = less_precise or _cancelled(oracle, under, observation, profiled, check)
+    if found is None and all(call.x.size <= PAIR_ELEMENTS for call in oracle.problem.calls):
+        found = diagnose(profiled, check, 2, CATALOGUE)
+    if found is not None:
+        return _divergent(found, results, profiled)
     name, result = max(results.items(), key=lambda item: item[1].off)
     return _Finding("divergent", "unexplained", f"{name} {_words(result)}", results, accepted=profiled)
+
+
+def _numbers(results: Mapping[str, TensorResult]) -> bool:
+    """Whether there is a number wherever there should be one, however wrong."""
+    return all(result.problem is None for result in results.values())
+
+
+#: Fields of `Conventions` that a profile declares and that are no claim about values.
+_OF_PRECISION = {field for hypothesis in PRECISION for field in hypothesis.changes}
+
+
+def _cancelled(
+    oracle: Oracle, under: Under, observation: Observation, base: Conventions, check: Check
+) -> Diagnosis | None:
+    """Whether the running variances that a target returned tell of a variance lost to cancellation."""
+    steady = base.but(variance="two-pass")
+    variances = {
+        name: from_wire(wire).astype(np.float64)
+        for name, wire in observation.tensors.items()
+        if name.startswith("running_var[")
+    }
+    traces = oracle.reading(under.profile, steady).traces
+    supposed = recovered(traces, variances, steady, oracle.arithmetic, oracle.dtypes)
+    if supposed is None or not _ok(results := check(supposed)):
+        return None
+    return Diagnosis(CANCELLED.name, CANCELLED.sentence, worst(results), worst(check(base)))
 
 
 def _divergent(found: Diagnosis, results: Mapping[str, TensorResult], accepted: Conventions) -> _Finding:
@@ -210,10 +274,20 @@ def _needed(declared: dict[str, Any], check: Check) -> dict[str, Any]:
 def _structural(results: Mapping[str, TensorResult]) -> tuple[str, str] | None:
     """A difference in shape, dtype, device or presence, which no convention explains."""
     for name, result in results.items():
-        for word in ("shape", "dtype", "missing", "returned"):
-            if result.problem is not None and f" {word}" in f" {result.problem}":
-                return word, f"{name} {result.problem}"
+        for words, kind in _STRUCTURAL.items():
+            if result.problem is not None and result.problem.startswith(words):
+                return kind, f"{name} {result.problem}"
     return None
+
+
+#: How a problem that is none of numbers begins → its name.
+_STRUCTURAL = {
+    "has shape": "shape",
+    "has dtype": "dtype",
+    "is missing": "missing",
+    "is returned": "returned",
+    "is on ": "device",
+}
 
 
 def _compare_all(
@@ -241,7 +315,10 @@ def _compare_all(
 
 def _find_signature(case: Case, under: Under, observation: Observation) -> _Finding:
     documented = (case.spec.signature or {})[under.profile.framework]
-    differences = against_signature(observation.signature or (), documented)
+    real = observation.signature or ()
+    if case.spec.excerpt:
+        real = tuple((name, default) for name, default in real if name in documented)
+    differences = against_signature(real, documented)
     if not differences:
         return _Finding("conforms")
     words = "; ".join(f"{kind}: {what}" for kind, what in differences.items())

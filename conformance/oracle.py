@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -42,8 +43,8 @@ class Oracle:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        dtypes = {problem.layer_dtype, *(call.x.dtype.name for call in problem.calls)}
-        self.arithmetic: Arithmetic = Multiprecision() if "float64" in dtypes else Double()
+        self.dtypes = tuple({problem.layer_dtype, *(call.x.dtype.name for call in problem.calls)})
+        self.arithmetic: Arithmetic = Multiprecision() if "float64" in self.dtypes else Double()
         self._readings: dict[tuple[str, Conventions], Reading] = {}
         self._expected: dict[tuple[str, Conventions, Grade], dict[str, Expected]] = {}
 
@@ -65,9 +66,7 @@ class Oracle:
         """
         key = (*self._key(profile, conventions), grade)
         if key not in self._expected:
-            self._expected[key] = self._tensors(
-                self.reading(profile, conventions), grade, rounded=conventions.statistics == "rounded"
-            )
+            self._expected[key] = self._tensors(self.reading(profile, conventions), grade, conventions)
         return self._expected[key]
 
     def reading(self, profile: Profile, conventions: Conventions) -> Reading:
@@ -96,9 +95,10 @@ class Oracle:
             for call in self.problem.calls
         ]
 
-    def _tensors(self, reading: Reading, grade: Grade, *, rounded: bool) -> dict[str, Expected]:
+    def _tensors(self, reading: Reading, grade: Grade, conventions: Conventions) -> dict[str, Expected]:
         calls, held = self.problem.calls, self.problem.layer_dtype
-        limits = bounds(reading.traces, self.arithmetic, grade, _io_dtype(calls[0]), held, rounded)
+        dtypes = [_io_dtype(call) for call in calls]
+        limits = bounds(reading.traces, self.arithmetic, grade, dtypes, held, conventions)
         found = {}
         for index, (call, trace, limit) in enumerate(zip(calls, reading.traces, limits, strict=True)):
             step = self._step(call, trace, limit, reading.parameters)
@@ -140,7 +140,8 @@ def _io_dtype(call: Call) -> str:
 
 def _rows(x: Array) -> Array:
     """(N, C, *spatial) of any dtype → (C, n) float64, exactly."""
-    return np.moveaxis(x, 1, 0).reshape(x.shape[1], -1).astype(np.float64)
+    n = x.shape[0] * math.prod(x.shape[2:])
+    return np.moveaxis(x, 1, 0).reshape(x.shape[1], n).astype(np.float64)
 
 
 def _unrows(rows: Array, shape: tuple[int, ...]) -> Array:

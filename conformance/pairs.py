@@ -57,8 +57,12 @@ def judge_pair(oracle: Oracle, a: Side, b: Side) -> Agreement:
     differences = "; ".join(side.difference for side in (a, b) if side.difference)
     if not (a.answered and b.answered):
         return Agreement("differ", {}, differences)
-    if oracle.undefined is not None:
-        return Agreement("agree", {}, f"both accept what has no value: {oracle.undefined}")
+    meaningless = [oracle.undefined or side.under.profile.senseless(oracle.problem) for side in (a, b)]
+    if all(meaningless):
+        reasons = "; ".join(dict.fromkeys(map(str, meaningless)))
+        return Agreement("agree", {}, f"both accept what has no value: {reasons}")
+    if any(meaningless):
+        return Agreement("differ", {}, differences)
     left = oracle.expected(a.under.profile, a.verdict.accepted)
     right = oracle.expected(b.under.profile, b.verdict.accepted)
     results = {}
@@ -77,6 +81,8 @@ def _compare(name: str, a: Side, b: Side, left: Expected | None, right: Expected
     if first is None or second is None:
         return TensorResult(None, problem=f"is missing on {(a if first is None else b).under.name}")
     other = from_wire(second)
+    if first.shape != second.shape:
+        return TensorResult(None, problem=f"has shape {list(first.shape)}, not {list(second.shape)}")
     bound = np.zeros(other.shape) + sum(side.bound for side in (left, right) if side is not None)
     wanted = Expected(other.astype(np.float64), bound, other.dtype.name)
     return compare(from_wire(first), "", wanted, "", Double())

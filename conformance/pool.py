@@ -96,14 +96,21 @@ class _Seat:
 
 
 class Pool:
-    """Workers for some targets. Use it as a context manager: leaving ends every process."""
+    """Workers for some targets. Use it as a context manager: leaving ends every process.
+
+    Attributes:
+        starts: what became of each target's start, by the target's name.
+        restarts: how often each target's workers were started again.
+        asked: number of problems drawn so far, which is the next one's index.
+
+    """
 
     def __init__(self, targets: Sequence[Target], limits: Limits | None = None, jobs: int = 1) -> None:
         self.targets = tuple(targets)
         self.limits = limits or Limits()
         self.starts: dict[str, Start] = {}
         self.restarts = dict.fromkeys((target.name for target in targets), 0)
-        self._count = 0
+        self.asked = 0
         self._events: queue.SimpleQueue[tuple[Worker, dict[str, Any] | None]] = queue.SimpleQueue()
         self._seats = [_Seat(target) for target in targets for _ in range(jobs)]
 
@@ -129,7 +136,7 @@ class Pool:
         Workers that were never started are; problems are drawn from `asked` as the window has room.
         """
         self._launch_all()
-        coming = enumerate(asked, self._count)
+        coming = enumerate(asked, self.asked)
         opened: dict[int, _Open] = {}
         todo: dict[str, deque[int]] = {target.name: deque() for target in self.targets}
         exhausted = False
@@ -142,7 +149,7 @@ class Pool:
                     exhausted = True
                     break
                 index, (problem, targets) = following
-                self._count = index + 1
+                self.asked = index + 1
                 for target in targets:
                     todo[target.name].append(index)
                 if targets:

@@ -79,8 +79,9 @@ class Problem:
         layer = self.case.spec.layer
         canonical = None
         if layer is not None:
-            canonical = layer.model_dump(exclude={"initial", "dtype", "features"})
-            canonical |= {"features": self.features, "dtype": self.layer_dtype, "layout": self.case.input_of(0).layout}
+            canonical = layer.model_dump(exclude={"initial", "dtype", "features", "rank"})
+            canonical |= {"rank": self.case.rank, "features": self.features, "dtype": self.layer_dtype}
+            canonical["layout"] = self.case.input_of(0).layout
         return {
             "rank": self.case.rank,
             "repeat": self.case.spec.repeat,
@@ -105,7 +106,8 @@ class Problem:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over every bit that a target receives; two runs compare only where it is equal."""
-        digest = hashlib.sha256(self.case.spec.model_dump_json(exclude={"why", "expect", "documented"}).encode())
+        said = self.case.spec.model_dump(exclude={"why", "expect", "documented"})
+        digest = hashlib.sha256(repr(said).encode())  # JSON would make null of NaN and of infinity
         for call in self.calls:
             digest.update(call.x.tobytes())
             digest.update(b"" if call.dy is None else call.dy.tobytes())
@@ -135,7 +137,7 @@ def materialise(case: Case) -> Problem:
     for position, name in enumerate(INITIAL):
         values = getattr(layer.initial, name) if layer else None
         if values is not None:
-            initial[name] = vector(values, features, position).astype(dtype_of(layer_dtype))
+            initial[name] = rounded(vector(values, features, position), layer_dtype)
     return Problem(case, tuple(calls), initial, layer_dtype, features)
 
 
@@ -152,15 +154,33 @@ def tensor(spec: Input, step: int) -> Array:
         exact = _draw(spec.normal or spec.uniform, shape, _INPUT, step)
     for replacement in spec.replace:
         exact[replacement.at] = replacement.value
-    with np.errstate(over="ignore", invalid="ignore"):
-        return exact.astype(dtype_of(spec.dtype))
+    return rounded(exact, spec.dtype)
+
+
+def rounded(exact: Array, dtype: str) -> Array:
+    """float64 → a dtype by name, rounded once to nearest; beyond its range to infinity."""
+    with np.errstate(all="ignore"):
+        return (_odd_float32(exact) if dtype == "bfloat16" else exact).astype(dtype_of(dtype))
+
+
+def _odd_float32(exact: Array) -> Array:
+    """float64 → float32 rounded to odd, so that a second rounding to bfloat16 is as good as the only one.
+
+    Source: Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", IEEE Trans. Comput. 57 (2008).
+    """
+    near = exact.astype(np.float32)
+    inexact = (near.astype(np.float64) != exact) & np.isfinite(near)
+    even = (near.view(np.uint32) & 1) == 0
+    toward = np.where(exact > near, np.float32(np.inf), np.float32(-np.inf)).astype(np.float32)
+    return np.where(inexact & even, np.nextafter(near, toward), near)
 
 
 def cotangent(gradient: Gradient, x: Array, step: int) -> Array:
-    """Draws from N(0, 1) in the shape of x and the dtype of y."""
+    """Draws from a normal distribution in the shape of x and the dtype of y."""
     dtype = x.dtype if np.issubdtype(x.dtype, np.floating) or x.dtype.name == "bfloat16" else np.dtype(np.float32)
-    drawn: Array = np.random.RandomState([gradient.seed, _COTANGENT, step]).standard_normal(x.shape).astype(dtype)
-    return drawn
+    drawn = np.random.RandomState([gradient.seed, _COTANGENT, step]).standard_normal(x.shape)
+    with np.errstate(over="ignore"):
+        return np.asarray((gradient.mean + gradient.std * drawn).astype(dtype))
 
 
 def draw_mask(mask: Mask, shape: tuple[int, ...], step: int) -> Array:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, ValidationError
+from packaging.specifiers import SpecifierSet
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from conformance.case import Case, Float, Model, When, matches
+from conformance.case import CONDITIONS, Case, Float, Model, When
 from conformance.errors import UsageError
 from conformance.problem import INITIAL, Problem
 from conformance.reference import CANONICAL, Array, Conventions, Parameters
@@ -31,7 +33,14 @@ class Convention(Model):
     default_mode: Literal["train", "eval"] | None = None
     mode_lasts: bool | None = None
     frozen: Literal["mode", "eval"] | None = None
-    statistics: Literal["accumulated", "rounded"] | None = None
+    unlearned: Literal["absent", "applied"] | None = None
+    mask_count: Literal["exact", "padded"] | None = None
+    statistics: Literal["accumulated", "rounded", "rounded for gradients"] | None = None
+    terms: Literal["accumulated", "rounded"] | None = None
+    precision: Literal["as given", "float32"] | None = None
+    summation: Literal["blocked", "sequential"] | None = None
+    variance: Literal["two-pass", "one-pass"] | None = None
+    subnormals: Literal["kept", "flushed"] | None = None
     layout: Literal["channels_first", "channels_last"] | None = None
     eps: Default | None = None
     momentum: Default | None = None
@@ -39,6 +48,37 @@ class Convention(Model):
     when: When = Field(default_factory=dict)
     because: str = ""
 
+    @model_validator(mode="after")
+    def _one_that_can_hold(self) -> Convention:
+        given = [name for name in self.model_fields_set if name not in ("when", "because")]
+        if len(given) != 1:
+            raise ValueError(f"an entry declares exactly one convention, not {len(given)}")
+        for key, wanted in self.when.items():
+            if key not in CONDITIONS:
+                raise ValueError(f"unknown condition {key}")
+            for value in wanted if isinstance(wanted, list) else [wanted]:
+                if key == "version":
+                    SpecifierSet(str(value))
+                elif isinstance(value, str) and value[:1] in "<>":
+                    float(value.lstrip("<>="))
+        return self
+
+
+#: The fields above that `Conventions` has too.
+_AS_IN_CONVENTIONS = (
+    "running_variance",
+    "default_mode",
+    "mode_lasts",
+    "frozen",
+    "unlearned",
+    "mask_count",
+    "statistics",
+    "terms",
+    "precision",
+    "summation",
+    "variance",
+    "subnormals",
+)
 
 Conditional = Annotated[tuple[Convention, ...], BeforeValidator(tuple)]
 
@@ -49,14 +89,15 @@ class Profile(Model):
     Attributes:
         package: the distribution whose presence means that the target can run.
         options: what a target's specification may set, with the values admitted, the default first.
-        parameters: argument of the framework's constructor → canonical parameter.
+        parameters: argument of the framework's constructor → canonical parameter, null where a call's results do not
+            depend on it (a name, a regulariser).
     """
 
     framework: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     name: str
     package: str
     options: dict[str, list[str]]
-    parameters: dict[str, str]
+    parameters: dict[str, str | None]
     conventions: Conditional
 
     def declared(self, case: Case, facts: dict[str, Any]) -> dict[str, Any]:
@@ -67,9 +108,9 @@ class Profile(Model):
         """
         changes: dict[str, Any] = {}
         for convention in self.conventions:
-            if not matches(convention.when, {**case.features, **facts}):
+            if not case.meets(convention.when, facts):
                 continue
-            for field in ("running_variance", "default_mode", "mode_lasts", "frozen", "statistics"):
+            for field in _AS_IN_CONVENTIONS:
                 if getattr(convention, field) is not None:
                     changes[field] = getattr(convention, field)
             if convention.eps is not None and case.kind == "native":
@@ -82,41 +123,75 @@ class Profile(Model):
     def refusal(self, case: Case, facts: dict[str, Any]) -> Convention | None:
         """The declared refusal of this case, if there is one."""
         for convention in self.conventions:
-            if convention.refuses is not None and matches(convention.when, {**case.features, **facts}):
+            if convention.refuses is not None and case.meets(convention.when, facts):
                 return convention
         return None
 
     def read(self, problem: Problem, conventions: Conventions) -> Parameters:
-        """A case's layer in canonical terms; native arguments are read under `conventions`.
-
-        Raises:
-            UsageError: a native argument that the profile does not map to a canonical parameter.
-        """
+        """A case's layer in canonical terms; native arguments are read under `conventions`."""
         layer = problem.case.spec.layer
         if layer is not None:
             initial = {name: problem.initial.get(name) for name in INITIAL}
             return _parameters(problem.features, initial, **_canonical(layer))
-        native = (problem.case.spec.native or {})[self.framework]
-        given = {}
-        for argument, value in native.items():
-            if argument not in self.parameters:
-                raise UsageError(
-                    f"{problem.case.file}:{problem.case.line}: {self.name} argument {argument!r} has no meaning in "
-                    f"adapters/{self.framework}/profile.yaml",
-                    hint="map it under parameters: there",
-                )
-            given[self.parameters[argument]] = value
+        given = self._given(problem)
         statistics = {name: given.get(name) for name in INITIAL}
+        affine = given.get("affine", True)
         return _parameters(
-            int(given.get("features", problem.features)),
+            given.get("features", problem.features),
             statistics,
             eps=given.get("eps", conventions.default_eps),
             momentum=given.get("momentum", conventions.default_momentum),
-            scale=given.get("scale", given.get("affine", True)),
-            center=given.get("center", given.get("affine", True)),
+            scale=given.get("scale", affine),
+            center=given.get("center", affine and given.get("bias", True)),
             track_running_stats=given.get("track_running_stats", True),
             mode={True: "train", False: "eval", None: None}[given.get("use_batch_statistics")],
+            trainable=given.get("trainable", True),
         )
+
+    def senseless(self, problem: Problem) -> str | None:
+        """The native argument that says nothing BatchNorm could do, so that a refusal is the only right answer.
+
+        None where `parameters` knows every argument and it has its parameter's type: `affine="False"` is no truth
+        value, whatever Python holds it to be, and an eps of text or truth is no number.
+        """
+        if problem.case.kind != "native":
+            return None
+        for argument in (problem.case.spec.native or {})[self.framework]:
+            if argument not in self.parameters:
+                return f"{argument} is no argument that the profile of {self.name} knows"
+        for parameter, value in self._given(problem).items():
+            if not _makes_sense(parameter, value, problem.features):
+                return f"{parameter} is {value!r}"
+        return None
+
+    def _given(self, problem: Problem) -> dict[str, Any]:
+        """Canonical parameter → what the case's native arguments say of it."""
+        given = {}
+        for argument, value in (problem.case.spec.native or {})[self.framework].items():
+            parameter = self.parameters.get(argument)
+            if parameter is not None:
+                given[parameter] = value
+        return given
+
+
+#: Canonical parameter → the types of its values. type(True) is bool, so that no truth value passes for a number.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "eps": (float, int),
+    "momentum": (float, int, NoneType),
+    "axis": (int,),
+    "use_batch_statistics": (bool, NoneType),
+    **dict.fromkeys(("affine", "scale", "center", "bias", "track_running_stats", "trainable"), (bool,)),
+}
+
+
+def _makes_sense(parameter: str, value: Any, features: int) -> bool:
+    if parameter == "features":
+        return type(value) is int and value == features
+    if parameter in INITIAL:
+        if isinstance(value, list):
+            return len(value) == features and all(type(number) in (float, int) for number in value)
+        return type(value) in (float, int) or (isinstance(value, str) and value in _NAMED)
+    return parameter not in _TYPES or type(value) in _TYPES[parameter]
 
 
 def _canonical(layer: Any) -> dict[str, Any]:
@@ -128,12 +203,16 @@ def _parameters(features: int, initial: dict[str, Any], **rest: Any) -> Paramete
     return Parameters(**rest)
 
 
+#: The initialisers that MindSpore and Keras name, and that are no draws.
+_NAMED = {"ones": 1.0, "zeros": 0.0}
+
+
 def _vector(value: Any, features: int, start: float) -> Array:
     """An initial vector (features,) float64 from an array, a number, or an initialiser's name."""
     if value is None:
         value = start
     if isinstance(value, str):
-        value = {"ones": 1.0, "zeros": 0.0}[value]
+        value = _NAMED[value]
     return np.broadcast_to(np.asarray(value, np.float64), (features,)).copy()
 
 

@@ -7,7 +7,9 @@ reason, expected refusals skipped with theirs; what is unexpected fails with a m
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import os
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 #: Cases whose observations are kept for the pairs that follow them.
 _REMEMBERED = 8
+
+#: What a failure shows of the framework's own words, so that it fits on a screen.
+_LINES, _CHARACTERS = 12, 1200
 
 _MARKERS = {
     "pair": "two targets against each other",
@@ -56,7 +61,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the markers known."""
+    """Make the markers known, the frameworks' among them."""
+    from conformance import data
+
+    for adapter in sorted(data.folder("adapters").iterdir()):
+        config.addinivalue_line("markers", f"{adapter.name}: conformance case on {adapter.name}")
     for name, meaning in _MARKERS.items():
         config.addinivalue_line("markers", f"{name}: conformance case {meaning}")
 
@@ -93,6 +102,14 @@ def _bench(config: pytest.Config) -> Bench:
     return config.stash[_BENCH]
 
 
+#: What tells a case from every other of a session: files in different folders may give the same id.
+Place = tuple[str, str]
+
+
+def _place(case: Case) -> Place:
+    return case.file, case.id
+
+
 class Bench:
     """The targets of a session, their workers, and what was observed of the latest cases."""
 
@@ -105,8 +122,8 @@ class Bench:
         targets = [parse(name, device=device, named=aliases) for name in named or MAIN]
         self.targets = [target for target in targets if named or installed(target.profile.package)]
         self._pool: Pool | None = None
-        self._oracles: dict[str, Oracle] = {}
-        self._sides: dict[tuple[str, str], Side] = {}
+        self._oracles: dict[Place, Oracle] = {}
+        self._sides: dict[tuple[Place, str], Side] = {}
 
     def side(self, case: Case, target: Target, wanted: list[Target]) -> Side:
         """The case on the target; observed once, with every target of `wanted` coming up at the first call.
@@ -118,7 +135,7 @@ class Bench:
         from conformance.pairs import Side
         from conformance.pool import Pool, Started
 
-        known = self._sides.get((case.id, target.name))
+        known = self._sides.get((_place(case), target.name))
         if known is not None:
             return known
         if self._pool is None:
@@ -130,7 +147,7 @@ class Bench:
             raise Unexpected(f"{target.name} cannot run: {getattr(start, 'message', '')}")
         under = Under(target.name, target.profile, start.facts)
         side = Side(under, observed.observation, judge(oracle, under, observed.observation))
-        self._sides[case.id, target.name] = side
+        self._sides[_place(case), target.name] = side
         return side
 
     def oracle(self, case: Case) -> Oracle:
@@ -138,13 +155,14 @@ class Bench:
         from conformance.oracle import Oracle
         from conformance.problem import materialise
 
-        if case.id not in self._oracles:
+        place = _place(case)
+        if place not in self._oracles:
             while len(self._oracles) >= _REMEMBERED:
                 oldest = next(iter(self._oracles))
                 del self._oracles[oldest]
                 self._sides = {key: side for key, side in self._sides.items() if key[0] != oldest}
-            self._oracles[case.id] = Oracle(materialise(case))
-        return self._oracles[case.id]
+            self._oracles[place] = Oracle(materialise(case))
+        return self._oracles[place]
 
     def close(self) -> None:
         """End every worker."""
@@ -194,18 +212,23 @@ class CaseNode(pytest.Collector):
 def _items(parent: pytest.Collector, case: Case, bench: Bench, prefix: str) -> Iterator[pytest.Item]:
     from conformance.session import targets_of
 
+    def item(kind: type[ConformanceItem], *targets: Target) -> ConformanceItem:
+        name = prefix + "~".join(target.name for target in targets)
+        # Given as text, since pytest reads it back from text (--lf), and finds a name with a bracket in it another one.
+        return kind.from_parent(parent, name=name, nodeid=f"{parent.nodeid}::{name}", case=case, targets=targets)
+
     targets = targets_of(case, bench.targets)
     for target in targets:
-        yield TargetItem.from_parent(parent, name=prefix + target.name, case=case, targets=[target])
+        yield item(TargetItem, target)
     if case.kind != "signature":
         for a, b in itertools.combinations(targets, 2):
-            yield PairItem.from_parent(parent, name=f"{prefix}{a.name}~{b.name}", case=case, targets=[a, b])
+            yield item(PairItem, a, b)
 
 
 class ConformanceItem(pytest.Item):
     """A case on some targets."""
 
-    def __init__(self, *, case: Case, targets: list[Target], **rest: Any) -> None:
+    def __init__(self, *, case: Case, targets: Sequence[Target], **rest: Any) -> None:
         super().__init__(**rest)
         self.case = case
         self.targets = targets
@@ -230,7 +253,7 @@ class ConformanceItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int, str]:
         """Where the case stands in its YAML file."""
-        return self.path, self.case.line - 1, self.name
+        return self.path, self.case.line - 1, self.nodeid.partition("::")[2]
 
 
 class TargetItem(ConformanceItem):
@@ -265,22 +288,45 @@ class PairItem(ConformanceItem):
             return
         if all(side.verdict.status == "expected" for side in (a, b)) and agreement.because:
             pytest.xfail(f"differ: {agreement.because}")
-        worst = "\n".join(_rows(agreement.tensors))
-        raise Unexpected(f"{a.under.name} and {b.under.name} differ: {agreement.because}\n{worst}".rstrip())
+        names = a.under.name, b.under.name
+        lines = [
+            f"{names[0]} and {names[1]} differ: {_shown(agreement.because)}",
+            *_rows(agreement.tensors),
+            see(self.case, *names),
+        ]
+        raise Unexpected("\n".join(lines))
 
 
 def message(case: Case, side: Side) -> str:
     """An unexpected verdict on one screen: what, why, the worst tensors, and how to see more."""
     verdict = side.verdict
+    because = _shown(verdict.because)
+    evidence = [f"{verdict.error.type}: {_shown(verdict.error.message)}"] if verdict.error else []
+    evidence += _rows(verdict.tensors)
     lines = [
         f"{side.under.name}: {verdict.verdict}, expected {verdict.expected}",
-        *([f"because: {verdict.because}"] if verdict.because else []),
-        *([f"{verdict.error.type}: {verdict.error.message.strip()[-1500:]}"] if verdict.error else []),
-        *_rows(verdict.tensors),
-        *([f"received: {side.observation.received}"] if side.observation.received else []),
-        f"see: conformance explain '{case.id}' -t '{side.under.name}'",
+        *([f"because: {because}"] if because else []),
+        *(line for line in evidence if line.strip() not in because),
+        *([f"received: {_shown(side.observation.received)}"] if side.observation.received else []),
+        see(case, side.under.name),
     ]
     return "\n".join(lines)
+
+
+def see(case: Case, *targets: str) -> str:
+    """The command that shows a case on some targets end to end, as it is typed where pytest was."""
+    file = os.path.relpath(case.file)
+    options = [word for target in targets for word in ("-t", target)]
+    return "see: " + shlex.join(["conformance", "explain", case.id, "-p", file, *options])
+
+
+def _shown(text: str) -> str:
+    """The end of a text that is longer than a screen bears: there tracebacks and dying processes say the most."""
+    from conformance.safe_text import clean
+
+    text = clean(text).strip()
+    lines = text[-_CHARACTERS:].splitlines()[-_LINES:]
+    return "\n".join(lines) if "\n".join(lines) == text else "\n".join(["…", *lines])
 
 
 def _rows(tensors: Any) -> list[str]:

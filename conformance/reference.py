@@ -31,9 +31,18 @@ DIGITS = 50
 class Conventions:
     """The choices on which BatchNorms differ; the defaults are the canonical ones, which are torch's.
 
-    The fields up to `statistics` are choices that a profile may declare; the others are mistakes and shortcuts that
-    only a diagnosis supposes. `mode_lasts`: a mode holds for later calls that name none. `statistics` rounded to the
-    layer's dtype, not kept in the accumulator's, are a matter of precision: they widen the bounds, not the values.
+    The fields up to `subnormals` are choices that a profile may declare; the others are mistakes and shortcuts that
+    only a diagnosis supposes. `mode_lasts`: a mode holds for later calls that name none. `unlearned`: whether a
+    γ or β that the layer does not learn is absent (1 and 0), or applied as it was set. `mask_count`: whether sums over
+    what a mask keeps are divided by its count, or by 10⁻⁷ more, so that a mask that keeps nothing has moments of 0.
+
+    Six are matters of precision. `precision`: float64 is taken to float32 on the way in, and computed there. The others
+    widen the bounds and leave the values: `statistics` rounded to the layer's dtype, or to the narrower of the layer's
+    and the input's and for the gradients only; `terms` of gradients, their sums, rounded to the input's dtype;
+    `summation` of one value after another; `variance` in one pass, E[x²] − E[x]²; `subnormals` flushed to zero.
+
+    `sums` that overflow are infinite from float32's largest number on. `empty`: a batch of no values is skipped, or
+    averaged to 0/0. `variances`: per step, the biased variance of each channel that was used, whatever it should be.
     """
 
     running_variance: Literal["unbiased", "biased"] = "unbiased"
@@ -44,7 +53,14 @@ class Conventions:
     default_eps: float = 1e-5
     default_momentum: float = 0.1
     frozen: Literal["mode", "eval"] = "mode"
-    statistics: Literal["accumulated", "rounded"] = "accumulated"
+    unlearned: Literal["absent", "applied"] = "absent"
+    mask_count: Literal["exact", "padded"] = "exact"
+    statistics: Literal["accumulated", "rounded", "rounded for gradients"] = "accumulated"
+    terms: Literal["accumulated", "rounded"] = "accumulated"
+    precision: Literal["as given", "float32"] = "as given"
+    summation: Literal["blocked", "sequential"] = "blocked"
+    variance: Literal["two-pass", "one-pass"] = "two-pass"
+    subnormals: Literal["kept", "flushed"] = "kept"
     eps_added_to: Literal["variance", "deviation", "nothing"] = "variance"
     eps: float | None = None
     momentum: float | None = None
@@ -59,6 +75,9 @@ class Conventions:
     gamma: Literal["applied", "ignored", "swapped"] = "applied"
     beta: Literal["applied", "ignored"] = "applied"
     gradient: Literal["full", "detached", "mean detached", "variance detached"] = "full"
+    sums: Literal["exact", "overflow"] = "exact"
+    empty: Literal["skipped", "averaged"] = "skipped"
+    variances: tuple[tuple[float, ...] | None, ...] | None = None
 
     def but(self, **changes: Any) -> Conventions:
         """These conventions with some changed."""
@@ -72,7 +91,8 @@ CANONICAL = Conventions()
 class Parameters:
     """A layer's numbers in canonical terms; gamma, beta and the statistics are (C,) float64, exact.
 
-    `mode` overrides the mode of every step (MindSpore's use_batch_statistics); None leaves it to the step.
+    `mode` overrides the mode of every step (MindSpore's use_batch_statistics); None leaves it to the step. A layer that
+    is not `trainable` (Keras's argument) is frozen in every step.
     """
 
     eps: float
@@ -85,6 +105,7 @@ class Parameters:
     running_mean: Array
     running_var: Array
     mode: Literal["train", "eval"] | None = None
+    trainable: bool = True
 
 
 @dataclass(frozen=True)
@@ -210,7 +231,8 @@ class Multiprecision:
         return self._each(lambda value: self.context.mpf(float(value)), a)
 
     def lower(self, a: Array) -> Array:
-        return np.asarray(a, np.float64) if np.size(a) else np.zeros(np.shape(a))
+        with np.errstate(invalid="ignore"):  # NumPy warns of a NaN among Python objects
+            return np.asarray(a, np.float64) if np.size(a) else np.zeros(np.shape(a))
 
     def sum(self, a: Array) -> Array:
         out = np.empty(a.shape[:-1], object)
@@ -233,16 +255,32 @@ def evaluate(
     The running statistics pass exactly from step to step: they are never rounded to a layer's dtype.
     """
     lift = arithmetic.lift
+    if conventions.precision == "float32":
+        held = {"running_mean": parameters.running_mean, "running_var": parameters.running_var}  # as they were set
+        parameters, steps = replace(_single(parameters), **held), [_single(step) for step in steps]
     gamma, beta = _affine(parameters, conventions)
     state = State(lift(parameters.running_mean), lift(parameters.running_var), 0)
     traces = []
     modes = _modes(parameters, steps, conventions)
+    used = conventions.variances or (None,) * len(steps)
     with np.errstate(all="ignore"):
-        for step, mode in zip(steps, modes, strict=True):
-            trace = _step(parameters, step, mode, conventions, arithmetic, lift(gamma), lift(beta), state)
+        for step, mode, var in zip(steps, modes, used, strict=True):
+            given = None if var is None else lift(np.asarray(var, np.float64))
+            trace = _step(parameters, step, mode, conventions, arithmetic, lift(gamma), lift(beta), state, given)
             state = State(trace.running_mean, trace.running_var, trace.num_batches_tracked)
             traces.append(trace)
     return traces
+
+
+def _single(given: Any) -> Any:
+    """Parameters or values with every array rounded to float32; the state is not, as it may pass untouched."""
+    with np.errstate(over="ignore"):
+        arrays = {
+            name: value.astype(np.float32).astype(np.float64)
+            for name, value in vars(given).items()
+            if isinstance(value, np.ndarray) and not name.startswith("running")
+        }
+    return replace(given, **arrays)
 
 
 @dataclass(frozen=True)
@@ -258,9 +296,10 @@ def _affine(parameters: Parameters, conventions: Conventions) -> tuple[Array, Ar
     gamma, beta = parameters.gamma, parameters.beta
     if conventions.gamma == "swapped":
         gamma, beta = beta, gamma
-    if not parameters.scale or conventions.gamma == "ignored":
+    absent = conventions.unlearned == "absent"
+    if (absent and not parameters.scale) or conventions.gamma == "ignored":
         gamma = np.ones_like(gamma)
-    if not parameters.center or conventions.beta == "ignored":
+    if (absent and not parameters.center) or conventions.beta == "ignored":
         beta = np.zeros_like(beta)
     return gamma, beta
 
@@ -274,6 +313,7 @@ def _step(
     gamma: Array,
     beta: Array,
     state: State,
+    var_used: Array | None = None,
 ) -> Trace:
     statistics = c.train_statistics if mode == "train" else c.eval_statistics
     batch = statistics == "batch" or not p.track_running_stats
@@ -283,8 +323,11 @@ def _step(
     kept = 1 if step.mask is None else arithmetic.lift(step.mask)
     after, weight, mean, sample_var = state, None, None, None
     if batch or updating:
-        mu, used = _moments(x, kept, n, arithmetic)
-    if updating:
+        mu, used = _moments(x, kept, n + (1e-7 if _padded(step, c) else 0), arithmetic, c)
+        used = used if var_used is None else var_used
+    if updating and not n and c.empty == "skipped" and not _padded(step, c):
+        after = replace(state, count=state.count + 1)
+    elif updating:
         mean, sample_var = mu, used if c.running_variance == "biased" else _unbiased(used, n)
         after, weight = _updated(state, mean, sample_var, p, c, arithmetic)
     if not batch:
@@ -301,14 +344,16 @@ def _step(
     y = gamma[:, None] * xhat + beta[:, None]
     dx = dgamma = dbeta = None
     if g is not None:
-        dbeta, dgamma = arithmetic.sum(g), arithmetic.sum(g * xhat)
+        dbeta, dgamma = _sum(g, arithmetic, c), _sum(g * xhat, arithmetic, c)
+        if batch and not n and c.empty == "averaged":
+            dgamma = dgamma * inv  # which is no number
         inner = g
         if batch and n and c.gradient in ("full", "variance detached"):
             inner = inner - kept * (dbeta / n)[:, None]
         if batch and n and c.gradient in ("full", "mean detached"):
             inner = inner - kept * xhat * (dgamma / n)[:, None]
         dx = (gamma * inv)[:, None] * inner
-    learned = not step.frozen
+    learned = p.trainable and not step.frozen
     return Trace(
         batch=batch,
         mask=step.mask,
@@ -344,20 +389,39 @@ def _modes(p: Parameters, steps: Sequence[Values], c: Conventions) -> list[str]:
         mode = standing if step.mode == "default" else step.mode
         if c.mode_lasts:
             standing = mode
-        if step.frozen and c.frozen == "eval":
+        if (step.frozen or not p.trainable) and c.frozen == "eval":
             mode = "eval"
         modes.append(p.mode or mode)
     return modes
 
 
-def _moments(x: Array, kept: Any, n: int, arithmetic: Arithmetic) -> tuple[Array, Array]:
-    """Mean and biased variance over the n values kept of every row, two-pass; NaN where there are none."""
+def _padded(step: Values, c: Conventions) -> bool:
+    return step.mask is not None and c.mask_count == "padded"
+
+
+def _moments(x: Array, kept: Any, n: float, arithmetic: Arithmetic, c: Conventions) -> tuple[Array, Array]:
+    """Mean and biased variance over the n values kept of every row, two-pass; NaN where there are none.
+
+    What a mask leaves out may be no number.
+    """
     if not n:
         nothing = arithmetic.lift(np.full(x.shape[0], np.nan))
         return nothing, nothing
-    mu = arithmetic.sum(kept * x) / n
-    centred = x - mu[:, None]
-    return mu, arithmetic.sum(kept * centred * centred) / n
+    within = np.asarray(kept, bool)
+    mu = _sum(np.where(within, x, 0), arithmetic, c) / n
+    centred = np.where(within, x - mu[:, None], 0)
+    return mu, _sum(centred * centred, arithmetic, c) / n
+
+
+def _sum(a: Array, arithmetic: Arithmetic, c: Conventions) -> Array:
+    """Σ over the last axis; infinite beyond float32's range where sums overflow."""
+    total = arithmetic.sum(a)
+    if c.sums == "overflow":
+        size = arithmetic.lower(total)
+        beyond = np.abs(size) > np.finfo(np.float32).max
+        total = total.copy()
+        total[beyond] = arithmetic.lift(np.copysign(np.inf, size[beyond]))
+    return total
 
 
 def _unbiased(var: Array, n: int) -> Array:

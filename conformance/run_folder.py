@@ -201,10 +201,10 @@ def read(path: Path) -> Run:
     for name in FILES:
         if not (path / name).is_file():
             raise MissingFile(f"{path} lacks {name}")
-    cases = {}
-    for number, line in enumerate(_lines(path / "cases.jsonl"), 1):
+    said = _lines(path / "cases.jsonl")
+    for number, line in enumerate(said, 1):
         _check(_Case, line, path / "cases.jsonl", number)
-        cases[line["case"]] = line
+    cases = {line["case"]: line for line in said}
     *results, footer = _lines(path / "results.jsonl") or [{}]
     if footer.get("complete") is not True:
         raise Truncated(f"{path / 'results.jsonl'} has no footer: the run is not complete")
@@ -217,7 +217,7 @@ def read(path: Path) -> Run:
             raise Garbled(f"{path / 'results.jsonl'}:{number}: this run has no case {line['case']}")
     verdicts = [line for line in results if "pair" not in line]
     pairs = [line for line in results if "pair" in line]
-    _count(path, footer, cases=len(cases), verdicts=verdicts, pairs=pairs)
+    _count(path, footer, cases=len(said), verdicts=verdicts, pairs=pairs)
     return Run(path, info, cases, verdicts, pairs, footer)
 
 

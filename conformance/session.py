@@ -42,7 +42,7 @@ def judged(cases: Sequence[Case], pool: Pool, watch: Watch | None = None) -> Ite
     asked = ((materialise(case), targets) for case, targets in spoken_to if targets)
     opened: dict[int, tuple[Oracle, Settled]] = {}
     done: dict[int, Settled] = {}
-    following = itertools.count()
+    following = itertools.count(pool.asked)
     expected = next(following)
     for observed in pool.observe(asked):
         if observed.index not in opened:

@@ -28,11 +28,11 @@ from conformance.target import Target, interpreter
 #: Runs in the worker on any Python from 3.8: leave the user's folder, quiet the streams, pin the threads, load the
 #: harness, serve.
 _BOOTSTRAP = """
-import os, sys, types
+import os, sys, tempfile, types
 setup = channel.receive()
-if setup["folder"]:
-    os.chdir(setup["folder"])
-log = os.open("log" if setup["folder"] else os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+scratch = None if setup["folder"] else tempfile.TemporaryDirectory(prefix="conformance-")
+os.chdir(setup["folder"] or scratch.name)
+log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 os.dup2(log, 1)
 os.dup2(log, 2)
 os.environ.update(setup["environment"])

@@ -55,7 +55,7 @@ function drawVerdict(item, verdict) {
       verdict.received ? make("p", {}, make("code", {}, text(verdict.received))) : null,
       message,
       ...(verdict.facts || []).map((fact) => make("p", { class: "quiet" }, text(fact))),
-      make("p", { class: "quiet" }, "Reproduce: ", make("code", {}, `conformance repro ${quoted(item.id)} -t ${quoted(name)}`)),
+      make("p", { class: "quiet" }, "See: ", make("code", {}, `conformance explain ${quoted(item.id)} -t ${quoted(name)}`)),
     ),
   );
 }

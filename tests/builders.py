@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -42,10 +46,11 @@ def parameters(features: int = 1, **changes: Any) -> Parameters:
     return Parameters(**vectors, **rest)
 
 
-def values(x: Any, g: Any = None, mode: str = "train", *, frozen: bool = False) -> Values:
+def values(x: Any, g: Any = None, mode: str = "train", *, frozen: bool = False, mask: Any = None) -> Values:
     """One step; one channel where x and g are plain lists of numbers."""
     cotangent = None if g is None else np.atleast_2d(np.asarray(g, float))
-    return Values(mode, np.atleast_2d(np.asarray(x, float)), cotangent, frozen)
+    kept = None if mask is None else np.asarray(mask, float)
+    return Values(mode, np.atleast_2d(np.asarray(x, float)), cotangent, frozen, kept)
 
 
 def tensors(trace: Trace, arithmetic: Arithmetic) -> dict[str, Array]:
@@ -157,3 +162,18 @@ def printed(values: Sequence[float] | Array, digits: int = 4) -> str:
 def problems(found: Verdict) -> Mapping[str, str]:
     """Tensor → what is wrong with it beyond numbers."""
     return {name: result.problem for name, result in found.tensors.items() if result.problem is not None}
+
+
+# For adapters
+
+
+def module(path: Path) -> ModuleType:
+    """A Python file that is in no package, imported under its folder's name."""
+    name = f"{path.parent.name}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[name] = found  # dataclasses look their module up
+    spec.loader.exec_module(found)
+    return found

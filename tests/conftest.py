@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,7 +35,7 @@ class JudgeAll(Protocol):
 @pytest.fixture(scope="session")
 def make_case() -> MakeCase:
     def make(name: str = "case", **fields: Any) -> Case:
-        kind = {} if {"native", "signature"} & fields.keys() else {"layer": {}}
+        kind: dict[str, Any] = {} if {"native", "signature"} & fields.keys() else {"layer": {}}
         plain = {"why": "A test needs it.", "input": {"shape": [4, 3, 2, 2], "normal": {"mean": 3, "std": 2}}}
         return Case(f"made/{name}", "made.yaml", 1, "", CaseSpec.model_validate(plain | kind | fields), {})
 
@@ -56,4 +57,4 @@ def judge_all() -> JudgeAll:
 @pytest.fixture
 def suite_importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that the test starts import the suite from this checkout, whatever folder they start in."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]))

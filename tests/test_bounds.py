@@ -61,9 +61,9 @@ def test_doubling_gamma_and_beta_doubles_the_bounds_of_y_and_dx_alone() -> None:
     assert grows(*limits(PLAIN, drawn()), *limits(twice, drawn())) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("momentum", "moved"), [(0.0, 0.0), (1.0, 1.0)])
-def test_momentum_weighs_the_error_of_the_batch(momentum: float, moved: float) -> None:
-    """By hand: x = ±1 and more of them, so mean|x| = 1, μ = 0 and s = n/(n−1)."""
+@pytest.mark.parametrize(("momentum", "handed_over"), [(0.0, 0), (0.5, 1), (1.0, 0)])
+def test_momentum_weighs_the_error_of_the_batch(momentum: float, handed_over: int) -> None:
+    """By hand: x = ±1 and more of them, so mean|x| = 1, μ = 0 and s = n/(n−1). 0 and 1 are handed over exactly."""
     n, u = 16, 2.0**-24
     x = [1.0, -1.0] * (n // 2)
     p = parameters(momentum=momentum, running_mean=[0.0], running_var=[0.0])
@@ -71,8 +71,8 @@ def test_momentum_weighs_the_error_of_the_batch(momentum: float, moved: float) -
     delta_mean = (n * u / (1 - n * u) + u) * 1
     s = n / (n - 1)
     delta_s = ((n + 4) * u * s + delta_mean**2) * s + 2 * u * s
-    mean = moved * delta_mean + 2.0**-149
-    var = moved * delta_s + 3 * u * moved * s + u * s + u * moved * s + 2.0**-149
+    mean = momentum * delta_mean + 2.0**-149
+    var = momentum * delta_s + 3 * u * momentum * s + handed_over * u * s + u * momentum * s + 2.0**-149
     assert found.running_mean == pytest.approx([mean], rel=1e-12)
     assert found.running_var == pytest.approx([var], rel=1e-12)
 
@@ -87,12 +87,14 @@ def test_bounds_of_a_hand_made_batch() -> None:
     q = delta_var / 2
     delta_xhat = delta_mu + q + 5 * u
     sums = 2 * math.sqrt(n) * u * math.sqrt(n)
-    delta_dgamma = sums + delta_mu * n
+    delta_dgamma = (2 * math.sqrt(n) + 3) * u * math.sqrt(n) + delta_mu * n
     y = 2 * delta_xhat + 2 * u * 3 + 3 * u * (2 * 1 + 3) + u * np.abs([5, 1, 5, 1]) + eta
     assert found.y == pytest.approx(np.array([y]), rel=1e-12)
-    assert found.dbeta == pytest.approx([sums + u * n + eta], rel=1e-12)
+    delta_dbeta = sums + 2 * math.sqrt(n) * u * n
+    assert found.dbeta == pytest.approx([delta_dbeta + u * n + eta], rel=1e-12)
     assert found.dgamma == pytest.approx([delta_dgamma + eta], rel=1e-12)
-    assert found.dx == pytest.approx(np.full((1, n), 2 * (sums / n + delta_dgamma / n + 3 * u * 2) + eta), rel=1e-12)
+    through = delta_dbeta / n + delta_dgamma / n
+    assert found.dx == pytest.approx(np.full((1, n), 2 * (through + 3 * u * 2) + eta), rel=1e-12)
 
 
 @pytest.mark.parametrize("grade", ["strict", "weak"])
@@ -150,7 +152,7 @@ def test_coarser_dtypes_have_wider_bounds_where_they_are_used() -> None:
 def test_statistics_that_are_rounded_widen_every_bound_but_that_of_dbeta() -> None:
     (usual,), (rounded,) = (
         limits(PLAIN, drawn(), layer="float16"),
-        limits(PLAIN, drawn(), layer="float16", rounded=True),
+        limits(PLAIN, drawn(), layer="float16", conventions=CANONICAL.but(statistics="rounded")),
     )
     wider = {name for name in STEP_TENSORS if (vars(rounded)[name] > vars(usual)[name]).all()}
     assert wider == set(STEP_TENSORS) - {"dbeta"}
@@ -204,6 +206,20 @@ def test_what_a_layer_does_not_learn_still_bounds_dx() -> None:
     (learned,) = limits(parameters(2), step)
     (plain,) = limits(parameters(2, scale=False, center=False), step)
     assert plain.dx == pytest.approx(learned.dx, rel=1e-9)
+
+
+def test_a_mask_bounds_what_is_computed_over_the_values_kept() -> None:
+    """Bounds of the statistics are those of a batch of the kept values alone."""
+    x = np.array([[1.0, 2.0, 4.0, 9.0], [0.0, 1.0, 0.0, 3.0]])
+    (alone,) = limits(PLAIN, values(x[:, [0, 2, 3]]))
+    (masked,) = limits(PLAIN, values(x, mask=[1, 0, 1, 1]))
+    factors = {name: vars(masked)[name] / vars(alone)[name] for name in ("running_mean", "running_var")}
+    for factor in factors.values():  # the sum is one deeper, of a term that is zero
+        assert (factor >= 1).all()
+        assert (factor < 1.3).all()
+    (rest,) = limits(PLAIN, values(x, np.ones((2, 4)), mask=[1, 0, 1, 1]))
+    for name in STEP_TENSORS:
+        assert np.isfinite(vars(rest)[name]).all()
 
 
 def test_gamma_of_zero_leaves_a_finite_bound() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import wire
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance.compare import Expected, TensorResult, compare, ulp
@@ -179,6 +179,7 @@ def test_a_counter_of_another_shape_or_type_is_no_counter() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES[:3])
 @given(exponent=st.floats(-1074, 1023))
+@settings(deadline=None)
 def test_ulp_is_the_spacing_of_numbers(dtype: str, exponent: float) -> None:
     with np.errstate(over="ignore", under="ignore"):
         value = np.dtype(dtype).type(2.0**exponent)
@@ -200,6 +201,11 @@ def test_ulp_below_the_smallest_number_is_that_number(dtype: str) -> None:
     assert float(np.array(smallest).astype(dtype_of(dtype))) == smallest > 0
     assert float(np.array(smallest / 2).astype(dtype_of(dtype))) == 0
     assert ulp(np.array(1.5 * smallest), dtype) == smallest
+
+
+def test_ulp_of_an_integer_is_one() -> None:
+    found = against([3, 5], [3, 7], 4.0, "int32")
+    assert (found.ratio, found.max_ulp) == (0.5, 2.0)
 
 
 def test_a_distance_in_ulps_decides_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -60,7 +61,19 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"default_eps": 1e-3}, ""),  # what a profile reads a native constructor by
     ({"default_momentum": 0.01}, ""),
     ({"frozen": "eval"}, "y:4 dx:4 running_mean:4 running_var:4 count:4"),
-    ({"statistics": "rounded"}, ""),  # widens the bounds alone
+    ({"unlearned": "applied"}, ""),  # γ and β are learned here
+    ({"mask_count": "padded"}, ""),  # there is no mask here
+    ({"precision": "float32"}, ""),  # these numbers are float32's
+    *(
+        ({name: value}, "")  # widens the bounds alone
+        for name, value in {
+            "statistics": "rounded",
+            "terms": "rounded",
+            "summation": "sequential",
+            "variance": "one-pass",
+            "subnormals": "flushed",
+        }.items()
+    ),
     ({"eps_added_to": "deviation"}, EVERYWHERE),
     ({"eps_added_to": "nothing"}, EVERYWHERE),
     ({"eps": 1e-3}, EVERYWHERE),
@@ -81,6 +94,9 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"gradient": "detached"}, "dx:014"),
     ({"gradient": "mean detached"}, "dx:014"),
     ({"gradient": "variance detached"}, "dx:014"),
+    ({"sums": "overflow"}, ""),  # these do not
+    ({"empty": "averaged"}, ""),  # this is none
+    ({"variances": ((2.0, 3.0), None, None, None, None)}, "running_var:01234 y:023 dx:023 dgamma:023"),
 ]
 
 
@@ -154,6 +170,58 @@ def test_gamma_and_beta_may_be_ignored_or_swapped() -> None:
     assert convention(step, p, gamma="ignored")["y"] == [[4.0, 6.0]]
     assert convention(step, p, beta="ignored")["y"] == [[-3.0, 3.0]]
     assert convention(step, p, gamma="swapped")["y"] == [[-2.0, 8.0]]
+
+
+def test_gamma_and_beta_may_be_applied_though_not_learned() -> None:
+    p = parameters(gamma=[3.0], beta=[5.0], eps=0.0, scale=False, center=False)
+    assert convention(values(SECOND), p)["y"] == [[-1.0, 1.0]]
+    found = convention(values(SECOND, SECOND), p, unlearned="applied")
+    assert found["y"] == [[2.0, 8.0]]
+    assert found.keys().isdisjoint({"dgamma", "dbeta"})
+
+
+def test_what_a_mask_leaves_out_may_be_no_number() -> None:
+    p = parameters(momentum=1.0)
+    found = convention(values([*SECOND, np.nan], mask=[1, 1, 0]), p)
+    assert (found["running_mean"], found["running_var"]) == ([1.0], [2.0])
+
+
+def test_a_mask_that_keeps_nothing_may_have_moments_of_zero() -> None:
+    nothing, p = values(SECOND, mask=[0, 0]), parameters(momentum=1.0, running_mean=[3.0])
+    assert np.isnan(convention(nothing, p)["y"]).all()
+    found = convention(nothing, p, mask_count="padded", running_variance="biased")
+    assert found["y"] == pytest.approx(np.array([[0.0, 2.0]]) * 2**0.5)
+    assert (found["running_mean"], found["running_var"]) == ([0.0], [0.0])
+
+
+def test_float64_may_be_computed_in_float32() -> None:
+    coarse = convention(values([1.0, 3.0 + 1e-9]), precision="float32")
+    assert coarse == convention(values([1.0, 3.0]))
+    assert convention(values([1.0, 3.0 + 1e-9])) != coarse
+
+
+def test_sums_may_overflow_at_the_largest_float32() -> None:
+    p = parameters(momentum=1.0)
+    usual, overflowing = (convention(values([2e38, 2e38]), p, sums=sums) for sums in ("exact", "overflow"))
+    assert usual["running_mean"] == [2e38]
+    assert overflowing["running_mean"] == [math.inf]
+    assert convention(values([-2e38, -2e38]), p, sums="overflow")["running_mean"] == [-math.inf]
+    assert convention(values([1e38, 2e38]), p, sums="overflow")["running_mean"] == [1.5e38]
+
+
+def test_a_variance_may_be_given() -> None:
+    found = convention(values(SECOND), parameters(eps=0.0, momentum=1.0), variances=((4.0,),))
+    assert found["y"] == [[-0.5, 0.5]]
+    assert found["running_var"] == [8.0]
+
+
+def test_an_empty_batch_may_be_averaged_to_what_is_no_number() -> None:
+    empty = Values("train", np.zeros((1, 0)), None, False)
+    assert running(parameters(), empty) == [(0.0, 1.0, 1)]
+    ((mean, var, count),) = running(parameters(), empty, conventions=CANONICAL.but(empty="averaged"))
+    assert math.isnan(mean)
+    assert math.isnan(var)
+    assert count == 1
 
 
 def test_a_trace_says_what_its_update_weighed_in() -> None:

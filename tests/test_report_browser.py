@@ -188,7 +188,7 @@ def test_a_case_tells_verdicts_tensors_and_pairs(reader: Reader) -> None:
         "exact",
         "[2, 1]",
         "keras: unexplained",
-        "conformance repro momentum/a -t keras",
+        "conformance explain momentum/a -t keras",
     ):
         assert told in text
     assert page.locator("#case .target h3").first.inner_text() == "keras"  # what was not expected comes first

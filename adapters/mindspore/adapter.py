@@ -1,4 +1,4 @@
-"""MindSpore: mindspore.nn.BatchNorm1d, 2d and 3d, in PyNative or GRAPH mode, on the CPU or a GPU.
+"""MindSpore: mindspore.nn.BatchNorm1d, 2d and 3d, in PyNative or GRAPH mode or under mindspore.jit, on CPU or GPU.
 
 Written for 2.10 and kept working back to 2.0.0: what came or went in between is asked for by name.
 """
@@ -37,8 +37,9 @@ class MindSpore(Adapter):
         execution = options.get("execution", "pynative")
         if self.device not in DEVICES:
             raise Unavailable(f"MindSpore runs on {' or '.join(DEVICES)} here, not on {self.device}")
-        if execution not in ("pynative", "graph"):
-            raise Unavailable(f"MindSpore executes in pynative or graph mode, not {execution}")
+        if execution not in ("pynative", "graph", "jit"):
+            raise Unavailable(f"MindSpore executes in pynative or graph mode or under jit, not {execution}")
+        self.jit = execution == "jit"
         # A failed compilation writes rank_0/ into the working directory; this one vanishes when the process ends.
         self.scratch = tempfile.TemporaryDirectory(prefix="conformance-mindspore-")
         os.chdir(self.scratch.name)
@@ -115,7 +116,7 @@ class MindSpore(Adapter):
         x = self.input(step)
         if step.dy is None:
             with framework():
-                images = {"y": layer(x)}
+                images = {"y": self.callable(layer)(x)}
             gradients = []
         else:
             learning = [] if step.frozen else self.learned
@@ -135,11 +136,16 @@ class MindSpore(Adapter):
         value_and_grad = self.ms.value_and_grad
         with framework():
             if "sens_param" in inspect.signature(value_and_grad).parameters:  # 2.10: takes the cotangent
-                y, gradients = value_and_grad(layer, 0, weights, sens_param=True)(x, dy)
+                y, gradients = value_and_grad(self.callable(layer), 0, weights, sens_param=True)(x, dy)
             else:
-                (_, y), gradients = value_and_grad(against(layer), 0, weights, has_aux=True)(x, dy)
+                forward = against(self.callable(layer))
+                (_, y), gradients = value_and_grad(forward, 0, weights, has_aux=True)(x, dy)
         dx, others = gradients if weights else (gradients, ())
         return y, dx, others
+
+    def callable(self, layer: Any) -> Any:
+        """The layer; under jit, its call as a graph within PyNative mode."""
+        return self.ms.jit(layer) if self.jit else layer
 
     def input(self, step: Step) -> Any:
         x = self.tensor(step.x, self.channels_last)

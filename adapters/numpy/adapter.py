@@ -58,6 +58,8 @@ class BatchNorm:
     def update(self, mu: np.ndarray, var: np.ndarray) -> None:
         """Move the running statistics towards the batch's: r ← (1 − m)·r + m·s, s unbiased for the variance."""
         self.num_batches_tracked += 1
+        if not self.n:
+            return
         m = np.float32(1 / self.num_batches_tracked if self.momentum is None else self.momentum)
         unbiased = var * np.float32(self.n / (self.n - 1))
         self.running_mean = (1 - m) * self.running_mean + m * mu

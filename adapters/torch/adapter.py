@@ -1,6 +1,10 @@
-"""PyTorch: torch.nn.BatchNorm1d, 2d and 3d, eager or through torch.compile, on the CPU or a CUDA device."""
+"""PyTorch: torch.nn.BatchNorm1d, 2d and 3d, on the CPU or a CUDA device.
+
+Eager, through torch.compile or TorchScript, or inside an autocast region.
+"""
 
 import io
+import warnings
 from typing import Any, Callable, Dict, Tuple
 
 import numpy as np
@@ -9,6 +13,8 @@ import torch
 from conformance.harness import Adapter, Array, Layer, Native, NotExpressible, Step, Unavailable, framework
 
 CLASSES = {1: torch.nn.BatchNorm1d, 2: torch.nn.BatchNorm2d, 3: torch.nn.BatchNorm3d}
+#: What an execution needs of torch.
+NEEDS = {"compiled": "compile", "scripted": "jit", "autocast": "autocast"}
 STATE = {"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_var": "running_var"}
 
 
@@ -18,10 +24,12 @@ class Torch(Adapter):
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         self.device = options["device"]
         self.execution = options["execution"]
+        self.compiled: Tuple[Any, Any] = (None, None)  # a layer, and what came of it
         if self.device == "cuda" and not torch.cuda.is_available():
             raise Unavailable("torch sees no CUDA device")
-        if self.execution == "compiled" and not hasattr(torch, "compile"):
-            raise Unavailable(f"torch {torch.__version__} has no torch.compile")
+        needed = NEEDS.get(self.execution)
+        if needed is not None and not hasattr(torch, needed):
+            raise Unavailable(f"torch {torch.__version__} has no torch.{needed}")
         torch.set_num_threads(int(options["threads"]))
         facts = {"version": torch.__version__, "device": self.device, "execution": self.execution}
         if self.device == "cuda":
@@ -50,9 +58,9 @@ class Torch(Adapter):
 
     def make(self, rank: int, arguments: Dict[str, Any], described: Any, layout: str) -> torch.nn.Module:
         self.received = self.call_text(f"torch.nn.BatchNorm{rank}d", arguments)
+        self.again: Callable[[], Any] = lambda: self.scripted(CLASSES[rank](**arguments).to(self.device))
         with framework():
-            module = CLASSES[rank](**arguments).to(self.device)
-        self.again: Callable[[], Any] = lambda: CLASSES[rank](**arguments).to(self.device)
+            module = self.again()
         for name, value in described.initial.items():
             held = getattr(module, STATE[name])
             if held is None:
@@ -76,7 +84,7 @@ class Torch(Adapter):
             parameter.grad = None
         x = self.input(step)
         with framework():
-            y = self.callable(layer)(x)
+            y = self.call(layer, x)
         tensors = {"y": self.array(y)}
         if step.reread:
             tensors["x"] = self.array(x)
@@ -89,11 +97,23 @@ class Torch(Adapter):
                     tensors[name] = self.array(parameter.grad)
         return layer, tensors
 
-    def callable(self, layer: torch.nn.Module) -> Any:
-        if self.execution == "eager":
-            return layer
-        torch._dynamo.reset()  # past its limit of recompilations it would refuse, or run eagerly without a word
-        return torch.compile(layer, fullgraph=True)
+    def scripted(self, module: torch.nn.Module) -> torch.nn.Module:
+        if self.execution != "scripted":
+            return module
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.jit")
+        return torch.jit.script(module)
+
+    def call(self, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """A layer is compiled once, as in training, and recompiled by torch where mode, shape or dtype change."""
+        if self.execution == "autocast":
+            with torch.autocast(self.device, dtype=torch.bfloat16 if self.device == "cpu" else torch.float16):
+                return layer(x)
+        if self.execution != "compiled":
+            return layer(x)
+        if self.compiled[0] is not layer:
+            torch._dynamo.reset()  # past its limit of recompilations it would refuse, or run eagerly without a word
+            self.compiled = (layer, torch.compile(layer, fullgraph=True))
+        return self.compiled[1](x)
 
     def input(self, step: Step) -> torch.Tensor:
         x = self.tensor(step.x).to(memory_format=self.memory_format)

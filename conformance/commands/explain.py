@@ -21,14 +21,14 @@ from conformance.pairs import Side
 from conformance.pool import NotStarted, Pool
 from conformance.problem import from_wire
 from conformance.reference import CANONICAL
-from conformance.session import Settled, judged
+from conformance.session import Settled, judged, targets_of
 
 
 def explain(case_id: str, paths: Sequence[Path], named: Sequence[str], device: str) -> int:
     """Run the case on the targets and print what each received, returned and was judged; return the exit code.
 
     Raises:
-        UsageError: no case has that id.
+        UsageError: no case has that id, or it says nothing of these targets.
 
     """
     console = make_console()
@@ -42,6 +42,9 @@ def explain(case_id: str, paths: Sequence[Path], named: Sequence[str], device: s
         raise UsageError(
             f"no case {case_id!r}", hint=f"near are {', '.join(close)}" if close else "see: conformance list"
         )
+    if not any(targets_of(case, targets) for case in found):
+        spoken_to = ", ".join(sorted(found[0].frameworks or ()))
+        raise UsageError(f"case {case_id!r} speaks to {spoken_to} only", hint="name one of them with -t")
     with Pool(targets) as pool:
         for settled in judged(found, pool):
             _show(console, settled)

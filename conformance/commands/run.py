@@ -22,6 +22,7 @@ from conformance.pool import Limits, NotStarted, Pool, Started
 from conformance.record import RunWriter, default_folder
 from conformance.report import write_reports
 from conformance.run_folder import Run, read
+from conformance.safe_text import clean
 from conformance.session import judged, targets_of
 from conformance.target import MAIN, Target, configured, installed, parse
 
@@ -91,7 +92,7 @@ def run(
     absent = {target.name: start for target in targets if isinstance(start := starts.get(target.name), NotStarted)}
     for name, start in absent.items():
         words = "is broken" if start.broken else "refused to start"
-        console.print(f"[bold]{escape(name)} {words}[/]: {escape(start.message)}")
+        console.print(f"[bold]{escape(name)} {words}[/]: {escape(clean(start.message).strip())}")
     console.print(f"Report: {folder / 'report.html'}", markup=False)
     if (named and absent) or not any(isinstance(start, Started) for start in starts.values()):
         return COULD_NOT_RUN
@@ -168,5 +169,5 @@ def _brief(verdict: dict[str, object]) -> str:
     """Why, in a line."""
     error = verdict["error"]
     words = verdict["because"] or (error["message"] if isinstance(error, dict) else "")
-    first = str(words).strip().splitlines() or [""]
+    first = clean(str(words)).strip().splitlines() or [""]
     return first[0][:300]

@@ -3,12 +3,15 @@
 Faults of a case strike where the layer has `UNLUCKY` channels; the cases around it show what the fault costs.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +19,11 @@ from conformance import harness
 from conformance.harness import Adapter, Array, Layer, NotExpressible, Step, Unavailable, framework
 
 UNLUCKY = 13
-GOOD = Path(__file__).resolve().parents[2] / "adapters" / "numpy" / "adapter.py"
+GOOD = Path(__file__).parents[2] / "adapters" / "numpy" / "adapter.py"
 LAST_WORDS = "these are my last words"
 
-Tensors = Dict[str, Array]
-Reply = Dict[str, Any]
+Tensors = dict[str, Array]
+Reply = dict[str, Any]
 
 
 class AtStart:
@@ -47,10 +50,6 @@ class AtStart:
         """Is ended by its own import, as by a library built for another processor."""
         os.kill(os.getpid(), signal.SIGILL)
 
-    def dies_when_idle(self) -> None:
-        """Is ended by a thread of its own, with no case at hand."""
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
-
 
 class OnACase:
     """Faults of `Adapter.step`: what becomes of the tensors that the layer returned."""
@@ -63,6 +62,7 @@ class OnACase:
 
     def aborts(self, tensors: Tensors) -> Tensors:
         """Fails an assertion in compiled code."""
+        os.write(2, LAST_WORDS.encode())
         os.abort()
 
     def exits(self, tensors: Tensors) -> Tensors:
@@ -72,7 +72,7 @@ class OnACase:
 
     def raises_system_exit(self, tensors: Tensors) -> Tensors:
         """Leaves the interpreter."""
-        sys.exit("I have had enough")
+        sys.exit(LAST_WORDS)
 
     def hangs(self, tensors: Tensors) -> Tensors:
         """Never returns."""
@@ -82,6 +82,7 @@ class OnACase:
 
     def freezes(self, tensors: Tensors) -> Tensors:
         """Never returns nor reads what it is sent, as compiled code does that holds the interpreter's lock."""
+        print(LAST_WORDS, file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
         return tensors
 
@@ -89,7 +90,7 @@ class OnACase:
         """Writes megabytes of anything to stdout and stderr, through Python and past it."""
         for descriptor in (1, 2):
             os.write(descriptor, b"\x00\xff\x1b[31m\r\n" * 250_000)
-        print("x" * 1_000_000, "x" * 1_000_000, file=sys.stderr)
+        print("x" * 1_000_000, file=sys.stderr)
         print("x" * 1_000_000, flush=True)
         return tensors
 
@@ -142,7 +143,7 @@ class OnACase:
 
 
 class InTheReply:
-    """Faults beyond any adapter's: what becomes of the harness's reply."""
+    """Faults that no adapter has by itself: what becomes of the harness's reply."""
 
     def skips_a_step(self, reply: Reply) -> Any:
         """Answers for fewer steps than were asked."""
@@ -160,24 +161,27 @@ class InTheReply:
         """Answers something else altogether."""
         return ["nonsense"]
 
+    def answers_in_part(self, reply: Reply) -> Any:
+        """Answers without what an answer must have."""
+        return {"id": reply["id"], "steps": []}
+
 
 class Misbehaving(Adapter):
     """The NumPy adapter inside, and the fault around it."""
 
-    def start(self, options: Dict[str, str]) -> Dict[str, str]:
+    def start(self, options: dict[str, str]) -> dict[str, str]:
         self.fault = options.get("fault", "none")
         getattr(AtStart(), self.fault, lambda: None)()
         self.good = harness.load_adapter(GOOD.read_text(encoding="utf-8"), str(GOOD))
         facts = self.good.start(options)
         if hasattr(InTheReply, self.fault):
             harness.answer = self.spoiled(harness.answer)
-        return {} if self.fault == "states_nothing" else {**facts, "pid": str(os.getpid())}
+        return {} if self.fault == "states_nothing" else {**facts, "pid": str(os.getpid()), "folder": os.getcwd()}
 
-    def spoiled(self, answer: Callable[..., Reply]) -> Callable[..., Reply]:
-        def spoiled(adapter: Adapter, request: Dict[str, Any]) -> Reply:
+    def spoiled(self, answer: Callable[..., Reply]) -> Callable[..., Any]:
+        def spoiled(adapter: Adapter, request: dict[str, Any]) -> Any:
             reply = answer(adapter, request)
-            spoil = getattr(InTheReply(), self.fault)
-            return spoil(reply) if request["layer"]["features"] == UNLUCKY else reply  # type: ignore[no-any-return]
+            return getattr(InTheReply(), self.fault)(reply) if self.unlucky else reply
 
         return spoiled
 
@@ -185,10 +189,10 @@ class Misbehaving(Adapter):
         self.unlucky = layer.features == UNLUCKY
         return self.good.build(layer)
 
-    def step(self, layer: Any, step: Step) -> Tuple[Any, Dict[str, Array]]:
+    def step(self, layer: Any, step: Step) -> tuple[Any, dict[str, Array]]:
         layer, tensors = self.good.step(layer, step)
         spoil = getattr(OnACase(), self.fault, None) if self.unlucky else None
         return layer, tensors if spoil is None else spoil(tensors)
 
-    def state(self, layer: Any) -> Dict[str, Array]:
+    def state(self, layer: Any) -> dict[str, Array]:
         return self.good.state(layer)

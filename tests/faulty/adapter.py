@@ -1,0 +1,276 @@
+"""The NumPy adapter with one fault, chosen by the option `fault`: a line or two of its source written otherwise.
+
+What is wrong with BatchNorms in the wild is wrong here on purpose, so that the suite can be seen to catch it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conformance import harness
+from conformance.harness import Adapter, Array, Layer, Native, Step
+
+GOOD = Path(__file__).parents[2] / "adapters" / "numpy" / "adapter.py"
+
+Edit = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a layer does wrong, and the edits that make it: text that stands once in the adapter → other text."""
+
+    what: str
+    edits: tuple[Edit, ...]
+
+
+def _f(what: str, *edits: Edit) -> Fault:
+    return Fault(what, edits)
+
+
+# The lines that faults are written into.
+AXES = "self.axes = (0, *range(2, x.ndim))"
+BATCH = "self.batch = self.training or not self.track_running_stats"
+BETA = "+ self.beta.reshape(self.column)"
+CHANNELS = 'raise ValueError(f"expected {self.features} channels, got {x.shape[1]}")'
+COUNT = "self.n = x.size // max(self.features, 1)"
+CORRECTION = "var * np.float32(self.n / (self.n - 1))"
+DBETA = "dbeta = g.sum(self.axes)"
+DGAMMA = "dgamma = (g * self.xhat).sum(self.axes)"
+DIMENSIONS = 'raise ValueError(f"BatchNorm{self.rank}d does not take {x.ndim} dimensions")'
+DX = "outer * (g - mean_g - self.xhat * mean_gx)"
+EVAL = "mu, var = self.running_mean, self.running_var"
+GAMMA = "self.xhat * self.gamma.reshape(self.column)"
+INV = "1 / np.sqrt(var + np.float32(self.eps))"
+MEAN_G = "mean_g = (dbeta / np.float32(self.n))"
+MODE = 'layer.training = step.mode == "train"'
+MOMENTUM = "np.float32(1 / self.num_batches_tracked if self.momentum is None else self.momentum)"
+MU = "mu = x.mean(self.axes, dtype=np.float32)"
+OUTER = "(self.gamma * self.inv)"
+R_MEAN = "(1 - m) * self.running_mean + m * mu"
+R_VAR = "(1 - m) * self.running_var + m * unbiased"
+START = "self.training = True"
+UPDATE = "self.update(mu, var)"
+VAR = "((x - mu.reshape(self.column)) ** 2).mean(self.axes, dtype=np.float32)"
+XHAT = "self.xhat = (x - mu.reshape(self.column)) * self.inv.reshape(self.column)"
+Y = 'tensors = {"y": Array.of(y)}'
+
+CONVENTIONS = {
+    "running_variance_biased": _f("Stores the variance without the n/(n−1) factor.", (CORRECTION, "var")),
+    "running_variance_corrected_twice": _f(
+        "Stores the variance with the factor squared.", (CORRECTION, "var * np.float32((self.n / (self.n - 1)) ** 2)")
+    ),
+    "batch_variance_unbiased": _f(
+        "Normalises the batch by its unbiased variance.",
+        (INV, "1 / np.sqrt(var * np.float32(self.n / (self.n - 1) if self.batch else 1) + np.float32(self.eps))"),
+    ),
+    "momentum_reversed": _f(
+        "Takes momentum for the weight of the old statistics.",
+        (MOMENTUM, MOMENTUM.replace("else self.momentum", "else 1 - self.momentum")),
+    ),
+    "momentum_ignored": _f("Has a momentum of 0.1 whatever was asked for.", (MOMENTUM, "np.float32(0.1)")),
+    "momentum_none_is_the_default": _f(
+        "Takes no momentum for 0.1.", (MOMENTUM, MOMENTUM.replace("1 / self.num_batches_tracked", "0.1"))
+    ),
+    "momentum_clipped": _f(
+        "Holds momentum to [0, 1] without a word.", (MOMENTUM, f"np.clip({MOMENTUM}, np.float32(0), np.float32(1))")
+    ),
+    "always_cumulative": _f("Averages over all batches.", (MOMENTUM, "np.float32(1 / self.num_batches_tracked)")),
+    "eps_outside_root": _f("Adds eps to the deviation.", (INV, "1 / (np.sqrt(var) + np.float32(self.eps))")),
+    "eps_added_twice": _f("Adds eps to the variance twice.", (INV, INV.replace("self.eps", "2 * self.eps"))),
+    "eps_of_another_framework": _f(
+        "Has an eps of 1e-3 whatever was asked for.", (INV, INV.replace("self.eps", "1e-3"))
+    ),
+    "eps_ignored": _f("Adds no eps.", (INV, "1 / np.sqrt(var)")),
+    "eps_as_floor": _f("Raises the variance to eps.", (INV, "1 / np.sqrt(np.maximum(var, np.float32(self.eps)))")),
+    "eps_stored": _f("Stores the variance with eps added.", (CORRECTION, f"({CORRECTION} + np.float32(self.eps))")),
+    "root_forgotten": _f("Divides by the variance.", (INV, "1 / (var + np.float32(self.eps))")),
+    "infers_by_default": _f("Begins in evaluation.", (START, "self.training = False")),
+    "forgets_the_mode": _f(
+        "Trains wherever a call names no mode.",
+        ('if step.mode != "default":', "if True:"),
+        (MODE, MODE + ' or step.mode == "default"'),
+    ),
+}
+
+STATE = {
+    "never_updates": _f("Leaves the running statistics as they were.", (UPDATE, "pass")),
+    "updates_in_evaluation": _f(
+        "Moves the running statistics in evaluation too.",
+        (EVAL, f"{MU}; var = {VAR}; held = (self.running_mean, self.running_var); {UPDATE}; mu, var = held"),
+    ),
+    "updates_twice": _f("Moves the running statistics twice a step.", (UPDATE, f"{UPDATE}; {UPDATE}")),
+    "updates_before_normalising": _f(
+        "Trains by the running statistics, which it moves first.", (UPDATE, f"{UPDATE}; {EVAL}; self.batch = False")
+    ),
+    "trains_by_running_statistics": _f(
+        "Trains by the running statistics, which it moves afterwards.",
+        (UPDATE, f"held = (self.running_mean, self.running_var); {UPDATE}; mu, var = held; self.batch = False"),
+    ),
+    "evaluates_by_the_batch": _f("Normalises by the batch in evaluation.", (BATCH, "self.batch = True")),
+    "starts_anew_each_step": _f(
+        "Forgets the running statistics before it moves them.",
+        (UPDATE, f"self.running_mean, self.running_var = np.zeros_like(mu), np.ones_like(var); {UPDATE}"),
+    ),
+    "mean_not_updated": _f("Moves running_var alone.", (R_MEAN, "self.running_mean")),
+    "variance_not_updated": _f("Moves running_mean alone.", (R_VAR, "self.running_var")),
+    "counts_to_one": _f(
+        "Does not count on after the first batch.", ("self.num_batches_tracked += 1", "self.num_batches_tracked = 1")
+    ),
+    "stores_the_deviation": _f(
+        "Averages standard deviations.", (R_VAR, R_VAR.replace("unbiased", "np.sqrt(unbiased)"))
+    ),
+    "loses_its_state_on_loading": _f(
+        "Saves the parameters and not the statistics.",
+        (
+            "self.facts.append(",
+            "layer.running_mean, layer.running_var = layer.running_mean * 0, layer.running_var * 0 + 1; "
+            "self.facts.append(",
+        ),
+    ),
+    "trains_its_parameters": _f(
+        "Moves γ in the backward pass.", (DGAMMA, f"{DGAMMA}; self.gamma = self.gamma - np.float32(0.1) * dgamma")
+    ),
+}
+
+AXES_AND_PARAMETERS = {
+    "one_mean_for_all_channels": _f(
+        "Takes the mean over the channels too.", (MU, "mu = np.full(self.features, x.mean(), np.float32)")
+    ),
+    "counts_samples": _f(
+        "Takes n for the size of the batch, whatever the spatial size.", (COUNT, "self.n = x.shape[0]")
+    ),
+    "rank_2_alone": _f("Sums over the axes of BatchNorm2d, whatever the rank.", (AXES, "self.axes = (0, 2, 3)")),
+    "gamma_ignored": _f("Does not apply γ.", (GAMMA, "self.xhat"), (OUTER, "self.inv")),
+    "beta_ignored": _f("Does not apply β.", (BETA, "")),
+    "gamma_and_beta_swapped": _f(
+        "Applies β as γ and γ as β.",
+        (GAMMA, GAMMA.replace("gamma", "beta")),
+        (BETA, BETA.replace("beta", "gamma")),
+        (OUTER, "(self.beta * self.inv)"),
+    ),
+    "gamma_backwards": _f(
+        "Applies γ in the order of the channels reversed.", (GAMMA, GAMMA.replace("gamma", "gamma[::-1]"))
+    ),
+    "gamma_of_the_first_channel": _f("Applies the first γ to every channel.", (GAMMA, "self.xhat * self.gamma[0]")),
+}
+
+NUMERICS = {
+    "one_pass_variance": _f("Takes E[x²] − μ².", (VAR, "(x * x).mean(self.axes, dtype=np.float32) - mu * mu")),
+    "mean_in_half_precision": _f(
+        "Adds up the mean in float16.",
+        (MU, MU.replace("float32", "float16") + ".astype(np.float32)"),
+    ),
+    "variance_in_half_precision": _f(
+        "Adds up the variance in float16.", (VAR, VAR.replace("float32", "float16") + ".astype(np.float32)")
+    ),
+    "output_through_half_precision": _f(
+        "Rounds y to float16.", (Y, 'tensors = {"y": Array.of(y.astype(np.float16).astype(np.float32))}')
+    ),
+    "coarse_root": _f("Has the root to four digits.", (INV, f"({INV}).astype(np.float16).astype(np.float32)")),
+    "variance_floor": _f("Raises the variance to 1e-6.", (VAR, f"np.maximum({VAR}, np.float32(1e-6))")),
+    "count_saturates": _f("Counts up to 255.", (COUNT, f"{COUNT}; self.n = min(self.n, 255)")),
+    "momentum_in_half_precision": _f("Rounds momentum to float16.", (MOMENTUM, MOMENTUM.replace("float32", "float16"))),
+}
+
+GRADIENTS = {
+    "statistics_detached": _f("Differentiates as if the statistics were constants.", (DX, "outer * g")),
+    "mean_detached": _f("Differentiates as if the mean were a constant.", (DX, "outer * (g - self.xhat * mean_gx)")),
+    "variance_detached": _f("Differentiates as if the variance were a constant.", (DX, "outer * (g - mean_g)")),
+    "one_over_n_missing": _f("Does not divide Σg by n in dx.", (MEAN_G, "mean_g = dbeta")),
+    "dx_without_gamma": _f("Leaves γ out of dx.", (OUTER, "self.inv")),
+    "dgamma_unnormalised": _f(
+        "Sums g·(x − μ) for dγ.", (DGAMMA, "dgamma = (g * self.xhat / self.inv.reshape(self.column)).sum(self.axes)")
+    ),
+    "gradients_averaged": _f(
+        "Divides dγ and dβ by n.",
+        ("outer * g, dgamma, dbeta", "outer * g, dgamma / self.n, dbeta / self.n"),
+        (DX + ", dgamma, dbeta", DX + ", dgamma / self.n, dbeta / self.n"),
+    ),
+    "gradients_swapped": _f(
+        "Returns dβ as dγ and dγ as dβ.", ("dx, dgamma, dbeta = layer", "dx, dbeta, dgamma = layer")
+    ),
+    "gradients_pile_up": _f(
+        "Adds dβ to that of the step before.", (DBETA, f"{DBETA} + getattr(self, 'dbeta', 0); self.dbeta = dbeta")
+    ),
+    "evaluation_through_the_batch": _f(
+        "Differentiates evaluation as if it had used the batch.", ("if not self.batch:", "if False:")
+    ),
+    "learns_while_frozen": _f(
+        "Returns dγ of a frozen layer.", ("if layer.scale and not step.frozen:", "if layer.scale:")
+    ),
+}
+
+FORM = {
+    "nan_swallowed": _f("Takes NaN for 0.", (XHAT, XHAT.replace("(x -", "(np.nan_to_num(x) -"))),
+    "output_clipped": _f("Holds y to [−64, 64].", (Y, 'tensors = {"y": Array.of(np.clip(y, -64, 64))}')),
+    "output_in_float64": _f("Returns y in float64.", (Y, 'tensors = {"y": Array.of(y.astype(np.float64))}')),
+    "output_flat": _f("Returns y as one row a sample.", (Y, 'tensors = {"y": Array.of(y.reshape(len(y), -1))}')),
+    "counter_in_float64": _f("Counts batches in floating point.", ("np.int64", "np.float64")),
+    "writes_to_its_input": _f(
+        "Normalises x in place.",
+        (XHAT, "x -= mu.reshape(self.column); x *= self.inv.reshape(self.column); self.xhat = x"),
+    ),
+    "differs_from_run_to_run": _f(
+        "Adds rounding errors by chance.",
+        (Y, 'tensors = {"y": Array.of(y * np.random.uniform(1, 1 + 1e-7, y.shape).astype(np.float32))}'),
+    ),
+    "refuses_two_values": _f("Takes two values for too few.", ("self.n == 1", "self.n <= 2")),
+    "takes_one_value": _f(
+        "Trains on a single value.",
+        ("self.n == 1", "False"),
+        (CORRECTION, "var * np.float32(self.n / max(self.n - 1, 1))"),
+    ),
+    "takes_wrong_channels": _f(
+        "Makes its parameters fit whatever number of channels comes.",
+        (
+            CHANNELS,
+            "names = ('gamma', 'beta', 'running_mean', 'running_var'); "
+            "vars(self).update({name: np.resize(vars(self)[name], x.shape[1]) for name in names})",
+        ),
+    ),
+    "takes_wrong_dimensions": _f("Takes an input of any rank.", (DIMENSIONS, "pass")),
+    "raises_another_type": _f(
+        "Raises a RuntimeError for a wrong number of channels.", (CHANNELS, CHANNELS.replace("Value", "Runtime"))
+    ),
+}
+
+FAULTS: dict[str, Fault] = {**CONVENTIONS, **STATE, **AXES_AND_PARAMETERS, **NUMERICS, **GRADIENTS, **FORM}
+
+
+def mutated(fault: str) -> str:
+    """The NumPy adapter's source with a fault; as it is for ``none``.
+
+    Raises:
+        ValueError: the adapter has changed, and a line that the fault is written into stands there no longer, or twice.
+    """
+    source = GOOD.read_text(encoding="utf-8")
+    for line, instead in FAULTS[fault].edits if fault != "none" else ():
+        if source.count(line) != 1:
+            raise ValueError(f"{fault}: {line!r} stands {source.count(line)} times in {GOOD.name}")
+        source = source.replace(line, instead)
+    return source
+
+
+class Faulty(Adapter):
+    """The mutated adapter, under another name."""
+
+    def start(self, options: dict[str, str]) -> dict[str, str]:
+        self.mutant = harness.load_adapter(mutated(options["fault"]), str(GOOD))
+        return self.mutant.start(options)
+
+    def build(self, layer: Layer) -> Any:
+        return self.mutant.build(layer)
+
+    def build_native(self, native: Native) -> Any:
+        return self.mutant.build_native(native)
+
+    def step(self, layer: Any, step: Step) -> tuple[Any, dict[str, Array]]:
+        return self.mutant.step(layer, step)
+
+    def state(self, layer: Any) -> dict[str, Array]:
+        return self.mutant.state(layer)
+
+    def constructor(self, rank: int) -> Any:
+        return self.mutant.constructor(rank)

@@ -1,0 +1,503 @@
+"""Behaviour of the command line: exit codes, what is printed where, and what is left on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from conformance import cli
+from conformance.commands import targets as targets_command
+from conformance.run_folder import read
+from conformance.target import installed, parse
+
+MISBEHAVING = ROOT / "tests" / "misbehaving"
+
+#: Three cases; misbehaving targets go wrong on the second.
+CASES = """\
+conformance: 1
+about: Small cases.
+defaults:
+  why: A test needs it.
+  layer: {}
+  input: {shape: [4, 3, 2, 2], normal: {}}
+  steps: [train, eval]
+cases:
+  first:
+  unlucky: {input: {shape: [4, 13, 2, 2]}}
+  last: {matrix: {layer.eps: [1e-5, 0.1]}}
+"""
+
+
+class Said:
+    """What a command printed, and its exit code."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+        assert "Traceback (most recent call last)" not in err
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with small.yaml in it."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(CASES)
+    return tmp_path
+
+
+def conformance(*arguments: str) -> Said:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "conformance", *arguments]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, check=False)
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def command(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Said]]:
+    """The command in this process, which is quicker."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def run(*arguments: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["conformance", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        said = capsys.readouterr()
+        return Said(int(caught.value.code or 0), said.out, said.err)
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+Command = Callable[..., Said]
+
+# run
+
+
+def test_a_run_as_expected_exits_with_0_and_says_where_the_report_is(folder: Path) -> None:
+    said = conformance("run", "small.yaml", "-t", "numpy", "-o", "out")
+    assert (said.code, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert lines[:4] == [
+        "numpy: 1 of 4 · small/first",
+        "numpy: 2 of 4 · small/unlucky",
+        "numpy: 3 of 4 · small/last[eps=1e-05]",
+        "numpy: 4 of 4 · small/last[eps=0.1]",
+    ]
+    assert [word.strip() for word in lines[5].split("┃")] == ["target", "version", "conforms", "unexpected"]
+    assert [word.strip() for word in lines[7].split("│")][::2] == ["numpy", "4"]
+    assert lines[-1] == f"Report: {Path('out', 'report.html')}"
+    assert sorted(os.listdir(folder)) == ["out", "small.yaml"]
+    assert {"report.html", "junit.xml", "summary.md", "run.json"} <= set(os.listdir(folder / "out"))
+    run = read(folder / "out")
+    assert run.info["command"] == ["conformance", "run", "small.yaml", "-t", "numpy", "-o", "out"]
+    assert [line["verdict"] for line in run.verdicts] == ["conforms"] * 4
+
+
+def test_without_a_folder_named_a_run_gets_one_by_its_time(command: Command, folder: Path) -> None:
+    assert command("run", "small.yaml", "-t", "numpy", "-k", "first").code == 0
+    (run,) = (folder / "conformance-runs").iterdir()
+    assert len(read(run).verdicts) == 1
+
+
+def test_progress_is_a_line_per_tenth(command: Command, folder: Path) -> None:
+    many = CASES.replace("[1e-5, 0.1]", str([n / 100 for n in range(1, 39)]))
+    (folder / "many.yaml").write_text(many)
+    said = command("run", "many.yaml", "-t", "numpy", "-o", "out")
+    assert [line.split(" · ")[0] for line in said.out.splitlines() if " of " in line] == [
+        f"numpy: {done} of 40" for done in range(4, 41, 4)
+    ]
+
+
+def test_an_unexpected_verdict_exits_with_1_and_is_named(folder: Path) -> None:
+    said = conformance("run", "small.yaml", "-t", f"{MISBEHAVING},fault=returns_a_wrong_shape", "-o", "out")
+    assert said.code == 1
+    assert "2 of 4, 1 unexpected · small/unlucky" in said.out
+    assert (
+        f"unexpected {MISBEHAVING},fault=returns_a_wrong_shape divergent small/unlucky: "
+        "y[0] has shape [13, 2, 2], not [4, 13, 2, 2] (expected conforms or conventional)"
+    ) in said.out
+    assert said.out.endswith(f"Report: {Path('out', 'report.html')}\n")
+
+
+@pytest.mark.parametrize(("fault", "code"), [("dies", 0), ("none", 1), ("refuses", 1)])
+def test_an_expectation_must_hold(fault: str, code: int, command: Command, folder: Path) -> None:
+    """Expected to crash: it does, it does not any more, it does something else."""
+    expect = "expect: {misbehaving: {crashes: true, because: it is unlucky}}"
+    (folder / "small.yaml").write_text(CASES.replace("unlucky: {", f"unlucky: {{{expect}, "))
+    assert command("run", "small.yaml", "-t", f"{MISBEHAVING},fault={fault}", "-o", "out").code == code
+    assert len(read(folder / "out").unexpected) == code
+
+
+def test_a_case_that_takes_too_long_is_given_up(command: Command, folder: Path) -> None:
+    said = command("run", "small.yaml", "-t", f"{MISBEHAVING},fault=hangs", "-o", "out", "--timeout", "2")
+    assert said.code == 1
+    assert "timeout small/unlucky: no answer within 2 s" in said.out
+    assert [line["verdict"] for line in read(folder / "out").verdicts].count("conforms") == 3
+
+
+def test_a_limit_may_be_infinite(command: Command) -> None:
+    assert command("run", "small.yaml", "-t", "numpy", "-o", "out", "--timeout", "inf").code == 0
+
+
+def test_two_targets_and_two_jobs_are_judged_in_the_order_of_the_cases(command: Command, folder: Path) -> None:
+    assert command("run", "small.yaml", "-t", "numpy", "-t", str(MISBEHAVING), "-j", "2", "-o", "out").code == 0
+    run = read(folder / "out")
+    ids = ["small/first", "small/unlucky", "small/last[eps=1e-05]", "small/last[eps=0.1]"]
+    assert [(line["case"], line["target"]) for line in run.verdicts] == [
+        (id_, target) for id_ in ids for target in ("numpy", str(MISBEHAVING))
+    ]
+    assert [line["case"] for line in run.pairs] == ids
+    assert list(run.cases) == ids
+
+
+def test_a_target_that_states_no_version_is_reported_all_the_same(command: Command) -> None:
+    assert command("run", "small.yaml", "-t", f"{MISBEHAVING},fault=states_nothing", "-o", "out").code == 0
+
+
+def test_what_a_framework_prints_does_not_act_on_the_terminal(command: Command, folder: Path) -> None:
+    (folder / "rude").mkdir()
+    shutil.copy(MISBEHAVING / "profile.yaml", folder / "rude")
+    source = "from conformance.harness import Unavailable\nraise RuntimeError('\\x1b[31m[bold]rude[/bold]\\x07')\n"
+    (folder / "rude" / "adapter.py").write_text(source)
+    said = command("run", "small.yaml", "-t", "./rude", "-o", "out")
+    assert "RuntimeError: [bold]rude[/bold]" in said.out
+    assert "\x1b" not in said.out
+    assert "\x07" not in said.out
+
+
+# Bad usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "-t", "troch"], "no target 'troch' (did you mean torch?)"),
+        (["run", "-t", "numpy", "-t", "numpy"], "a target is named twice"),
+        (["run", "-t", "numpy,execution=graph"], "unknown option 'execution'"),
+        (["run", "-t", "torch,device=gpu"], "device is one of cpu, cuda, not 'gpu'"),
+        (["run", "-t", "torch,compiled"], "'compiled' is no option=value"),
+        (["run", "-t", "numpy,threads=0"], "threads is a whole number from 1, not '0'"),
+        (["run", "-t", "torch", "--device", "tpu"], "PyTorch has no device tpu"),
+        (["run", "-t", "./nowhere"], "nowhere is no adapter: it has no adapter.py"),
+        (["run", "-t", "numpy", "-k", "a and"], "-k: a word was expected at the end"),
+        (["run", "-t", "numpy", "-k", "(a"], "-k: a closing parenthesis is missing"),
+        (["run", "-t", "numpy", "-k", "a) b"], "unexpected ')'"),
+        (["run", "-t", "numpy", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file or directory"),
+        (["run", "-t", "numpy", "-o", "small.yaml", "small.yaml"], "small.yaml is there and is no run folder"),
+        (["run", "-t", "numpy", "-o", ".", "small.yaml"], ". is there and is no run folder"),
+        (["run", "-t", "numpy", "-o", "small.yaml/out", "small.yaml"], "cannot write a run to"),
+        (["run", "-t", "numpy", "-j", "0"], "Invalid value for '-j'"),
+        (["run", "-t", "numpy", "--timeout", "soon"], "Invalid value for '--timeout'"),
+        (["run", "--tragets", "numpy"], "No such option: --tragets"),
+        (["rnu"], "No such command 'rnu'"),
+        (["list", "-k", "not"], "-k: a word was expected at the end"),
+        (["explain", "small/frist", "-p", "small.yaml", "-t", "numpy"], "(near are small/first"),
+        (["explain", "nothing", "-p", "small.yaml", "-t", "numpy"], "(see: conformance list)"),
+        (["report", "nowhere"], "nowhere is no run folder: it has no run.json"),
+    ],
+)
+def test_bad_usage_exits_with_2_and_says_what_to_do(
+    arguments: list[str], words: str, command: Command, folder: Path
+) -> None:
+    said = command(*arguments)
+    assert (said.code, said.out) == (2, "")
+    assert words in said.err
+    assert os.listdir(folder) == ["small.yaml"]
+
+
+def test_bad_case_files_exit_with_2_and_all_their_errors(folder: Path) -> None:
+    (folder / "bad.yaml").write_text(CASES.replace("layer: {}", "layer: {esp: 1}").replace("steps:", "stesp:"))
+    (folder / "worse.yaml").write_text("conformance: 1\nabout: [")
+    said = conformance("run", ".", "-t", "numpy", "-o", "out")
+    assert (said.code, said.out) == (2, "")
+    assert "bad.yaml:5:11: " in said.err
+    assert "esp: " in said.err
+    assert "did you mean eps?" in said.err
+    assert "bad.yaml:7:3: " in said.err
+    assert "worse.yaml:2:" in said.err
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[targets]\nfast = 3\n", "[targets] gives each target as text"),
+        ("[targets\n", "conformance.toml is no TOML"),
+        ("[targets]\nfast = 'torhc'\n", "did you mean torch?"),
+    ],
+)
+def test_a_bad_configuration_is_bad_usage(text: str, words: str, command: Command, folder: Path) -> None:
+    (folder / "conformance.toml").write_text(text)
+    said = command("run", "small.yaml", "-t", "fast", "-o", "out")
+    assert said.code == 2
+    assert words in said.err
+
+
+# What cannot run
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("is_unavailable", "refused to start: there is no such device here"),
+        ("raises_at_start", "is broken: Traceback"),
+        ("dies_at_start", "is broken: the worker died as it started: the process was ended by SIGILL"),
+    ],
+)
+def test_a_target_asked_for_that_cannot_run_exits_with_3(
+    fault: str, words: str, command: Command, folder: Path
+) -> None:
+    """The others are run and reported all the same."""
+    absent = f"{MISBEHAVING},fault={fault}"
+    said = command("run", "small.yaml", "-t", "numpy", "-t", absent, "-o", "out")
+    assert said.code == 3
+    assert f"{absent} {words}" in said.out
+    assert "numpy: 4 of 4" in said.out
+    run = read(folder / "out")
+    assert [(target["name"], target["ran"]) for target in run.info["targets"]] == [("numpy", True), (absent, False)]
+    assert len(run.verdicts) == 4
+
+
+@pytest.mark.frameworks
+@pytest.mark.skipif(installed("torch") is None, reason="torch is not installed")
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there may be a CUDA device here")
+def test_a_device_that_is_not_there_exits_with_3(folder: Path) -> None:
+    said = conformance("run", "small.yaml", "-t", "torch,device=cuda", "-o", "out")
+    assert said.code == 3
+    assert "torch,device=cuda refused to start: torch sees no CUDA device" in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["small.yaml", "-k", "nothing"], "no case was selected"), (["torch-only.yaml"], "no case was selected")],
+)
+def test_nothing_to_run_exits_with_3(arguments: list[str], words: str, command: Command, folder: Path) -> None:
+    torch_only = CASES.replace("layer: {}", "native: {torch: {num_features: 3}}").replace(
+        "{layer.eps", "{input.strided"
+    )
+    (folder / "torch-only.yaml").write_text(torch_only.replace("[1e-5, 0.1]", "[true]"))
+    said = command("run", "-t", "numpy", "-o", "out", *arguments)
+    assert (said.code, said.out) == (3, f"nothing to run: {words}\n")
+    assert not (folder / "out").exists()
+
+
+# Interrupted
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_an_interrupted_run_leaves_nothing(number: signal.Signals, code: int, folder: Path) -> None:
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "conformance",
+        "run",
+        "small.yaml",
+        "-t",
+        f"{MISBEHAVING},fault=hangs",
+        "-o",
+        "out",
+    ]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        restore_signals=True,
+    ) as process:
+        assert process.stdout is not None
+        assert "1 of 4" in process.stdout.readline()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert sorted(os.listdir(folder)) == ["small.yaml", "temporary"]
+    assert os.listdir(temporary) == []
+
+
+# The other commands
+
+
+def test_list_prints_one_id_a_line(command: Command) -> None:
+    said = command("list", "small.yaml")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.splitlines() == ["small/first", "small/unlucky", "small/last[eps=1e-05]", "small/last[eps=0.1]"]
+    assert command("list", "small.yaml", "-k", "LAST and not 0.1").out.splitlines() == ["small/last[eps=1e-05]"]
+
+
+def test_validate_counts_what_is_in_order_and_names_what_is_not(command: Command, folder: Path) -> None:
+    assert command("validate").out.endswith(" cases: no errors\n")
+    assert command("validate", ".").out == "1 files, 4 cases: no errors\n"
+    (folder / "small.yaml").write_text(CASES.replace("train", "trian").replace("eps: [", "esp: ["))
+    said = command("validate", ".")
+    assert (said.code, said.out) == (2, "")
+    lines = said.err.removeprefix("conformance: ").splitlines()
+    assert [line.split(":")[:2] for line in lines] == [["small.yaml", "7"], ["small.yaml", "11"]]
+
+
+def test_schema_prints_a_json_schema(command: Command) -> None:
+    schema = json.loads(command("schema").out)
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert {"conformance", "about", "cases"} <= schema["properties"].keys()
+
+
+def test_explain_shows_a_case_end_to_end(folder: Path) -> None:
+    said = conformance(
+        "explain",
+        "small/unlucky",
+        "-p",
+        "small.yaml",
+        "-t",
+        "numpy",
+        "-t",
+        f"{MISBEHAVING},fault=returns_a_wrong_shape",
+    )
+    assert said.code == 0
+    for words in (
+        "small/unlucky  small.yaml:10",
+        "A test needs it.",
+        "step 1: eval, x [4, 13, 2, 2] float32",
+        "numpy conforms, expected",
+        "received  BatchNorm(rank=2, features=13",
+        "error/bound",
+        "fault=returns_a_wrong_shape divergent, unexpected",
+        "has shape [13, 2, 2], not [4, 13, 2, 2]",
+        f"numpy ~ {MISBEHAVING},fault=returns_a_wrong_shape differ",
+    ):
+        assert words in said.out
+    row = next(line for line in said.out.splitlines() if line.startswith("running_var[1]"))
+    error, bound, ratio = (float(cell) for cell in row.split("│")[4:7])
+    assert error / bound == pytest.approx(ratio, rel=0.1)
+
+
+def test_explain_says_when_the_target_cannot_run(command: Command) -> None:
+    said = command("explain", "small/first", "-p", "small.yaml", "-t", f"{MISBEHAVING},fault=is_unavailable")
+    assert said.code == 3
+    assert "cannot run: there is no such device here" in said.out
+
+
+def test_explain_says_when_a_case_is_about_others(command: Command, folder: Path) -> None:
+    torch_only = CASES.replace("layer: {}", "native: {torch: {num_features: 3}}").replace(
+        "{layer.eps", "{input.strided"
+    )
+    (folder / "small.yaml").write_text(torch_only.replace("[1e-5, 0.1]", "[true]"))
+    said = command("explain", "small/first", "-p", "small.yaml", "-t", "numpy")
+    assert said.code == 2
+    assert "speaks to torch only (name one of them with -t)" in said.err
+
+
+def test_report_writes_the_reports_of_a_stored_run_anew(command: Command, folder: Path) -> None:
+    assert command("run", "small.yaml", "-t", "numpy", "-o", "out").code == 0
+    reports = ("report.html", "junit.xml", "summary.md")
+    before = {name: (folder / "out" / name).read_text() for name in reports}
+    for name in reports:
+        (folder / "out" / name).unlink()
+    said = command("report", "out")
+    assert (said.code, said.out) == (0, f"{Path('out', 'report.html')}\n")
+    assert {name: (folder / "out" / name).read_text() for name in reports} == before
+
+
+def test_report_names_what_is_wrong_with_a_run(command: Command, folder: Path) -> None:
+    assert command("run", "small.yaml", "-t", "numpy", "-o", "out").code == 0
+    results = folder / "out" / "results.jsonl"
+    results.write_text(results.read_text()[:-10])
+    said = command("report", "out")
+    assert (said.code, said.out) == (2, "")
+    assert "results.jsonl ends in the middle of line 5" in said.err
+    (folder / "out" / "run.json").unlink()
+    assert "it has no run.json" in command("report", "out").err
+
+
+def test_report_says_when_it_cannot_write(command: Command, folder: Path) -> None:
+    assert command("run", "small.yaml", "-t", "numpy", "-o", "out").code == 0
+    (folder / "out" / "report.html").unlink()
+    (folder / "out" / "report.html").mkdir()
+    said = command("report", "out")
+    assert said.code == 2
+    assert "cannot write the reports of out" in said.err
+
+
+@pytest.mark.parametrize(
+    ("file", "table"), [("conformance.toml", "targets"), ("pyproject.toml", "tool.conformance.targets")]
+)
+def test_a_target_may_be_given_a_name(file: str, table: str, command: Command, folder: Path) -> None:
+    (folder / file).write_text(f'[{table}]\nmine = "numpy,threads=2"\n')
+    assert command("run", "small.yaml", "-t", "mine", "-o", "out").code == 0
+    (target,) = read(folder / "out").targets
+    assert (target["name"], target["framework"], target["facts"]["threads"]) == ("mine", "numpy", "2")
+
+
+def test_targets_says_what_runs_here_and_why_the_rest_does_not(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(MISBEHAVING.parent)
+    faults = ["none", "is_unavailable", "raises_at_start"]
+    found = [parse("numpy"), *(parse(f"./misbehaving,fault={fault}") for fault in faults)]
+    monkeypatch.setattr(targets_command, "variants", lambda device: found)
+    said = command("targets")
+    assert said.code == 0
+    rows = [[cell.strip() for cell in line.split("│")] for line in said.out.splitlines()[2:]]
+    assert [(name, runs) for name, runs, _ in rows] == [
+        ("numpy", "yes"),
+        ("./misbehaving,fault=none", "yes"),
+        ("./misbehaving,fault=is_unavailable", "no"),
+        ("./misbehaving,fault=raises_at_start", "broken"),
+    ]
+    assert rows[0][2].startswith("version ")
+    assert rows[2][2] == "there is no such device here"
+    assert rows[3][2] == "RuntimeError: the environment is broken"
+    monkeypatch.setattr(targets_command, "variants", lambda device: found[2:])
+    assert command("targets").code == 3
+
+
+def test_variants_are_every_combination_of_what_an_adapter_offers() -> None:
+    names = [target.name for target in targets_command.variants("cpu")]
+    assert {"numpy", "torch", "torch,execution=compiled", "mindspore,execution=graph", "keras,backend=jax"} <= set(
+        names
+    )
+    assert "numpy" not in [target.name for target in targets_command.variants("cuda")]
+
+
+# Help
+
+FOREIGN = {"numpy", "torch", "tensorflow", "keras", "mindspore", "jax", "ruamel", "mpmath", "execnet", "jinja2"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
+def test_help_imports_nothing_that_takes_time(arguments: list[str], folder: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "conformance", *arguments]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=True)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "typer" in imported
+    assert imported & FOREIGN == set()
+    assert "Usage: python -m conformance" in done.stdout
+
+
+def test_without_a_command_help_is_shown(command: Command) -> None:
+    said = command()
+    assert said.code == 2
+    for name in ("run", "list", "validate", "schema", "targets", "explain", "report"):
+        assert f"  {name} " in said.out + said.err
+
+
+def test_a_reader_that_has_enough_is_no_error(folder: Path) -> None:
+    command = [sys.executable, "-m", "conformance", "schema"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()

@@ -1,0 +1,248 @@
+"""Every fault of the catalogue is named where it shows; so are pairs; and noise is named by nothing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from algorithms import one_pass, pairwise
+from builders import INITIAL, SMALL, answer, oracle, profile, under, verdict
+
+from conformance import judge as judging
+from conformance.compare import TensorResult
+from conformance.diagnose import CATALOGUE, HYPOTHESES, Diagnosis, Hypothesis, diagnose, name_change, worst
+from conformance.reference import CANONICAL, Conventions
+
+#: A layer whose every number is nobody's default, in a sequence that shows whatever a BatchNorm can do wrong.
+SHOWS_ALL: dict[str, Any] = {
+    "layer": {"eps": 2e-2, "momentum": 0.3, "initial": INITIAL},
+    "input": SMALL | {"shape": [3, 3, 2, 2]},
+    "steps": ["default", "train", "eval", "default", {"mode": "train", "frozen": True}],
+}
+#: Hypotheses that say what is canonical already, or that show in another case.
+ELSEWHERE = {
+    "running-variance-unbiased",
+    "batch-variance-biased",
+    "momentum-weighs-new",
+    "default-mode-train",
+    "frozen-trains",
+    "unlearned-absent",
+    "unlearned-applied",
+    "mask-count-padded",
+    "exponential-average",
+    "sums-overflow",
+    "empty-batch-averaged",
+}
+
+ORACLE = oracle(**SHOWS_ALL)
+BY_NAME = {hypothesis.name: hypothesis for hypothesis in CATALOGUE}
+FAULTS = [hypothesis for hypothesis in HYPOTHESES if hypothesis.name not in ELSEWHERE]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_is_named(fault: Hypothesis) -> None:
+    found = verdict(ORACLE, answer(ORACLE, CANONICAL.but(**fault.changes)))
+    assert (found.verdict, found.diagnosis) == ("divergent", fault.name)
+    assert found.because.startswith(f"{fault.sentence}: within 0.")
+
+
+@pytest.mark.parametrize("change", [{"running_variance": "unbiased"}, {"default_mode": "train"}, {"frozen": "mode"}])
+def test_what_is_canonical_is_named_where_the_profile_declares_otherwise(change: dict[str, Any]) -> None:
+    """A target of three declared conventions that left one of them."""
+    declared: dict[str, Any] = {"running_variance": "biased", "default_mode": "eval", "frozen": "eval"}
+    target = under(*({field: value} for field, value in declared.items()))
+    found = verdict(ORACLE, answer(ORACLE, CANONICAL.but(**declared | change)), target)
+    assert (found.verdict, found.diagnosis) == ("divergent", name_change(*next(iter(change.items())))[0])
+
+
+def test_no_momentum_taken_for_an_exponential_average_is_named() -> None:
+    of = oracle(**SHOWS_ALL | {"layer": {"momentum": None, "initial": INITIAL}})
+    found = verdict(of, answer(of, CANONICAL.but(averaging="exponential")))
+    assert found.diagnosis == "exponential-average"
+
+
+def test_parameters_that_are_not_learned_and_still_applied_are_named() -> None:
+    of = oracle(**SHOWS_ALL | {"layer": {"scale": False, "center": False, "initial": INITIAL}})
+    assert verdict(of, answer(of, CANONICAL.but(unlearned="applied"))).diagnosis == "unlearned-applied"
+
+
+HALF = SMALL | {"dtype": "float16"}
+
+
+@pytest.mark.parametrize(
+    ("cause", "tensor", "spec", "verdict_"),
+    [
+        ("statistics-rounded", "running_mean", {"input": HALF}, "divergent"),
+        ("terms-rounded", "dbeta", {"input": HALF, "layer": {"dtype": "float32"}}, "divergent"),
+        ("statistics-rounded-for-gradients", "dgamma", {"input": HALF, "layer": {"dtype": "float32"}}, "divergent"),
+        ("sums-sequential", "dx", {"input": {"shape": [16, 3, 16, 16], "normal": {"mean": 3}}}, "inaccurate"),
+        ("variance-one-pass", "running_var", {"input": SMALL | {"normal": {"mean": 300}}}, "inaccurate"),
+        ("subnormals-flushed", "running_mean", {"input": SMALL | {"normal": {"std": 1e-38}}, "layer": {}}, "divergent"),
+    ],
+)
+def test_what_widens_a_bound_is_named_between_the_two_bounds(
+    cause: str, tensor: str, spec: dict[str, Any], verdict_: str
+) -> None:
+    of = oracle(steps=["train"], **spec)
+    strict = of.expected(under().profile, CANONICAL)[f"{tensor}[0]"]
+    wider = of.expected(under().profile, CANONICAL.but(**BY_NAME[cause].changes))[f"{tensor}[0]"]
+    off = of.arithmetic.lower(strict.value) + (strict.bound + wider.bound) / 2
+    found = verdict(of, answer(of, **{f"{tensor}_0": off.astype(strict.dtype)}))
+    assert (found.verdict, found.diagnosis) == (verdict_, cause)
+
+
+@pytest.mark.parametrize(
+    ("cause", "spec"),
+    [
+        ("computed-in-float32", {"input": SMALL | {"dtype": "float64"}}),
+        ("sums-overflow", {"input": {"shape": [4, 3, 2, 2], "constant": 1e38}}),
+        ("empty-batch-averaged", {"input": {"shape": [0, 3, 2, 2], "normal": {}}}),
+    ],
+)
+def test_what_shows_in_some_inputs_alone_is_named_there(cause: str, spec: dict[str, Any]) -> None:
+    of = oracle(steps=["train"], **spec)
+    found = verdict(of, answer(of, CANONICAL.but(**BY_NAME[cause].changes)))
+    assert (found.verdict, found.diagnosis) == ("divergent", cause)
+
+
+def test_a_variance_lost_to_cancellation_is_named_by_what_is_left_of_it() -> None:
+    """E[x²] − μ² in float32 where the mean is ten thousand times the deviation: no digit of it is right."""
+    of = oracle(input={"shape": [8, 3, 8, 8], "normal": {"mean": 1e4}}, steps=["train"])
+    x = np.moveaxis(of.problem.calls[0].x, 1, 0).reshape(3, -1)
+    _, var = one_pass(x, pairwise)
+    found = verdict(of, answer(of, CANONICAL.but(variances=(tuple(map(float, var)),))))
+    assert (found.verdict, found.diagnosis) == ("divergent", "variance-cancelled")
+
+
+PAIRS = [
+    ("running-variance-biased", "momentum-weighs-old"),
+    ("eps-outside-root", "gradient-detached"),
+    ("batch-variance-unbiased", "running-variance-biased"),
+    ("momentum-0.1", "frozen-infers"),
+    ("mean-not-updated", "gamma-ignored"),
+]
+
+
+@pytest.mark.parametrize("names", PAIRS, ids="+".join)
+def test_two_faults_are_named_together(names: tuple[str, str]) -> None:
+    changes: dict[str, Any] = {}
+    for name in names:
+        changes |= BY_NAME[name].changes
+    found = verdict(ORACLE, answer(ORACLE, CANONICAL.but(**changes)))
+    assert found.verdict == "divergent"
+    assert found.diagnosis is not None
+    assert set(found.diagnosis.split("+")) == set(names)
+    assert ", and " in found.because
+
+
+def test_three_faults_are_unexplained() -> None:
+    found = verdict(ORACLE, answer(ORACLE, CANONICAL.but(gamma="ignored", running_variance="biased", updates=2)))
+    assert found.diagnosis == "unexplained"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_noise_is_unexplained(seed: int) -> None:
+    random = np.random.RandomState(seed)
+    y = random.standard_normal((3, 3, 2, 2)).astype(np.float32)
+    found = verdict(ORACLE, answer(ORACLE, y_1=y))
+    assert (found.verdict, found.diagnosis) == ("divergent", "unexplained")
+
+
+def test_pairs_are_not_tried_on_large_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = answer(ORACLE, CANONICAL.but(gamma="ignored", running_variance="biased"))
+    assert verdict(ORACLE, two).diagnosis == "running-variance-biased+gamma-ignored"
+    monkeypatch.setattr(judging, "PAIR_ELEMENTS", 35)
+    assert verdict(ORACLE, two).diagnosis == "unexplained"
+    monkeypatch.setattr(judging, "PAIR_ELEMENTS", 36)
+    assert verdict(ORACLE, two).diagnosis is not None
+
+
+# The search
+
+GOOD, BAD = TensorResult(0.5), TensorResult(7.0)
+
+
+def checking(**wanted: Any) -> Any:
+    """A check that is content where conventions have these values: a tensor each."""
+
+    def check(conventions: Conventions) -> Mapping[str, TensorResult]:
+        return {field: GOOD if getattr(conventions, field) == value else BAD for field, value in wanted.items()}
+
+    return check
+
+
+def test_the_search_says_what_holds_and_by_how_much() -> None:
+    assert diagnose(CANONICAL, checking(gamma="ignored"), 1) == Diagnosis("gamma-ignored", "γ is not applied", 0.5, 7.0)
+    assert str(diagnose(CANONICAL, checking(gamma="ignored"), 1)) == (
+        "γ is not applied: within 0.5 of the bound (off by 7 bounds without)"
+    )
+
+
+def test_as_many_are_supposed_at_once_as_asked() -> None:
+    check = checking(gamma="ignored", updates=2)
+    assert diagnose(CANONICAL, check, 1) is None
+    found = diagnose(CANONICAL, check, 2)
+    assert found is not None
+    assert found.name == "statistics-updated-twice+gamma-ignored"
+    assert found.sentence == "the running statistics are updated twice per step, and γ is not applied"
+
+
+def test_nothing_is_named_where_nothing_helps() -> None:
+    assert diagnose(CANONICAL, lambda _: {"y": BAD}, 1) is None
+    assert diagnose(CANONICAL, lambda _: {"y": BAD}, 2) is None
+
+
+def test_the_likelier_of_two_that_explain_is_named() -> None:
+    def check(conventions: Conventions) -> Mapping[str, TensorResult]:
+        return {"y": GOOD if conventions.eps_added_to == "deviation" or conventions.eps == 1e-3 else BAD}
+
+    found = diagnose(CANONICAL, check, 1)
+    assert found is not None
+    assert found.name == "eps-1e-3"
+
+
+def test_worst_is_infinite_where_something_else_is_wrong() -> None:
+    assert worst({"y": GOOD, "dx": BAD}) == 7.0
+    assert worst({"y": GOOD, "dx": TensorResult(None, problem="is missing")}) == float("inf")
+    assert worst({}) == 0.0
+
+
+# The catalogue
+
+
+def test_names_and_changes_are_unique_and_each_changes_something_that_exists() -> None:
+    assert len({h.name for h in CATALOGUE}) == len(CATALOGUE)
+    assert len({tuple(h.changes.items()) for h in CATALOGUE}) == len(CATALOGUE)
+    for hypothesis in CATALOGUE:
+        CANONICAL.but(**hypothesis.changes)
+
+
+def test_what_a_profile_may_declare_has_a_name_and_a_sentence() -> None:
+    alternatives: list[dict[str, Any]] = [
+        {"running_variance": "biased"},
+        {"default_mode": "eval"},
+        {"mode_lasts": False},
+        {"frozen": "eval"},
+        {"statistics": "rounded"},
+    ]
+    for change in alternatives:
+        case = ORACLE.problem.case
+        declared = profile(change).declared(case, {})
+        assert declared == change
+        name, sentence = name_change(*next(iter(declared.items())))
+        assert BY_NAME[name].sentence == sentence
+    assert name_change("default_eps", 1e-3) == ("default-eps-0.001", "default eps is 0.001")
+    assert name_change("default_momentum", 0.01) == ("default-momentum-0.01", "default momentum is 0.01")
+
+
+def test_no_two_faults_look_alike_in_the_case_that_shows_all() -> None:
+    """Else the catalogue could not tell them apart, whatever the case."""
+    seen = {}
+    for fault in FAULTS:
+        tensors = answer(ORACLE, CANONICAL.but(**fault.changes)).tensors
+        seen[fault.name] = b"".join(tensors[name].data for name in sorted(tensors))
+    for (a, x), (b, y) in itertools.combinations(seen.items(), 2):
+        assert x != y, (a, b)

@@ -1,0 +1,360 @@
+"""Every verdict and status: what was returned against the reference, and the verdict against what was expected."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import SMALL, answer, case, oracle, problems, refusal, under, verdict, wire
+
+from conformance.judge import VERDICTS, expectation
+from conformance.observation import Failure, Observation, broken
+from conformance.oracle import Oracle
+from conformance.reference import CANONICAL, Array
+
+BIASED = CANONICAL.but(running_variance="biased")
+DECLARES_BIASED = {"running_variance": "biased"}
+STEPS = ["train", "train", "eval"]
+
+
+def exact(of: Oracle, name: str) -> Array:
+    """A tensor of a canonical target, rounded to float32."""
+    return of.arithmetic.lower(of.expected(under().profile, CANONICAL)[name].value).astype(np.float32)
+
+
+# Verdicts
+
+
+def test_what_is_right_conforms() -> None:
+    found = verdict(of := oracle(steps=STEPS), answer(of))
+    assert (found.verdict, found.status) == ("conforms", "expected")
+    assert (found.diagnosis, found.because, found.error) == (None, "", None)
+    assert found.expected == "conforms or conventional"
+    assert found.accepted == CANONICAL
+    assert all(result.ok for result in found.tensors.values())
+    assert {name for name in found.tensors if name.endswith("[0]")} == {
+        "y[0]",
+        "dx[0]",
+        "dgamma[0]",
+        "dbeta[0]",
+        "gamma[0]",
+        "beta[0]",
+        "running_mean[0]",
+        "running_var[0]",
+        "num_batches_tracked[0]",
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_what_is_right_conforms_in_every_dtype(dtype: str) -> None:
+    of = oracle(input=SMALL | {"dtype": dtype}, steps=["train", "eval"])
+    assert verdict(of, answer(of)).verdict == "conforms"
+
+
+def test_what_is_right_by_the_profile_is_conventional() -> None:
+    target = under(DECLARES_BIASED)
+    found = verdict(of := oracle(steps=STEPS), answer(of, BIASED), target)
+    assert (found.verdict, found.status) == ("conventional", "expected")
+    assert found.diagnosis == "running-variance-biased"
+    assert found.because == "running_var is stored biased, without the n/(n−1) factor"
+    assert found.accepted == BIASED
+    assert all(result.ok for result in found.tensors.values())
+
+
+def test_only_the_conventions_that_a_case_shows_are_named() -> None:
+    target = under(DECLARES_BIASED, {"default_mode": "eval"}, {"frozen": "eval"})
+    both = BIASED.but(default_mode="eval")
+    told = verdict(of := oracle(steps=["train", "eval"]), answer(of, both), target)
+    assert (told.diagnosis, told.accepted) == ("running-variance-biased", BIASED)
+    untold = verdict(of := oracle(steps=["default", "train"]), answer(of, both), target)
+    assert (untold.diagnosis, untold.accepted) == ("running-variance-biased+default-mode-eval", both)
+
+
+def test_what_is_right_but_coarse_is_inaccurate() -> None:
+    """The strict bound admits sums of depth 64; at 4096 values the weak one is far wider."""
+    of = oracle(input={"shape": [16, 3, 16, 16], "normal": {"mean": 3, "seed": 1}}, steps=["train"])
+    strict = of.expected(under().profile, CANONICAL)["running_mean[0]"]
+    off = (strict.value + 3 * strict.bound).astype(np.float32)
+    found = verdict(of, answer(of, running_mean_0=off))
+    assert (found.verdict, found.status, found.diagnosis) == ("inaccurate", "unexpected", "sums-sequential")
+    assert found.because.startswith("right, but 3 times the strict bound off, 0.0")
+    assert found.tensors["running_mean[0]"].ratio == pytest.approx(3, rel=0.2)
+    assert found.accepted == CANONICAL
+
+
+def test_what_is_coarse_by_the_profile_is_inaccurate_too() -> None:
+    of = oracle(input={"shape": [4, 3, 16, 16], "normal": {"seed": 1}}, steps=["train"])
+    target = under(DECLARES_BIASED)
+    strict = of.expected(target.profile, BIASED)["running_var[0]"]
+    found = verdict(of, answer(of, BIASED, running_var_0=(strict.value + 2 * strict.bound).astype(np.float32)), target)
+    assert (found.verdict, found.accepted) == ("inaccurate", BIASED)
+
+
+def test_what_an_alternative_explains_is_divergent_by_it() -> None:
+    found = verdict(of := oracle(steps=STEPS), answer(of, BIASED))
+    assert (found.verdict, found.status, found.diagnosis) == ("divergent", "unexpected", "running-variance-biased")
+    assert found.because.startswith("running_var is stored biased, without the n/(n−1) factor: within ")
+    assert not found.tensors["running_var[0]"].ok
+
+
+def test_what_nothing_explains_is_unexplained_and_names_the_worst_tensor() -> None:
+    of = oracle(steps=STEPS)
+    spoilt = exact(of, "y[1]")
+    spoilt[2, 1, 3, 4] += 1
+    found = verdict(of, answer(of, y_1=spoilt))
+    assert (found.verdict, found.diagnosis) == ("divergent", "unexplained")
+    assert found.because.startswith("y[1] is ")
+    assert found.because.endswith(" bounds off at [2, 1, 3, 4]")
+
+
+def test_a_refusal_keeps_its_type_and_message() -> None:
+    found = verdict(oracle(), refusal("TypeError", "momentum is no number\nat line 3"))
+    assert (found.verdict, found.status) == ("refused", "unexpected")
+    assert found.error == Failure("TypeError", "momentum is no number\nat line 3")
+    assert found.because == "TypeError: momentum is no number"
+    assert verdict(oracle(), refusal("TypeError", "")).because == "TypeError: "
+
+
+@pytest.mark.parametrize("fate", ["crashed", "timeout", "broken"])
+def test_the_end_of_a_process_is_its_verdict(fate: Any) -> None:
+    failure = Failure("WorkerDied", "ended by SIGSEGV")
+    found = verdict(oracle(), Observation(fate, failure=failure))
+    assert (found.verdict, found.status, found.error) == (fate, "unexpected", failure)
+    assert verdict(oracle(), broken("bad")).error == Failure("BadReply", "bad")
+
+
+def test_every_verdict_has_a_place_in_the_order() -> None:
+    assert len(set(VERDICTS)) == 8
+    assert (VERDICTS[0], VERDICTS[-1]) == ("conforms", "broken")
+
+
+# What no convention explains
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "diagnosis", "words"),
+    [
+        ("y", lambda y: y[:1], "shape", "y[0] has shape [1, 3, 5, 5], not [4, 3, 5, 5]"),
+        ("y", lambda y: y.astype(float), "dtype", "y[0] has dtype float64, not float32"),
+        ("dx", lambda dx: None, "missing", "dx[0] is missing"),
+        ("num_batches_tracked", lambda count: count.astype(float), "dtype", None),
+    ],
+)
+def test_another_form_is_divergent_by_it(name: str, change: Any, diagnosis: str, words: str | None) -> None:
+    of = oracle(steps=["train"])
+    dtype = "int64" if name.startswith("num") else "float32"
+    value = of.arithmetic.lower(of.expected(under().profile, CANONICAL)[f"{name}[0]"].value).astype(dtype)
+    found = verdict(of, answer(of, **{f"{name}_0": change(value)}))
+    assert (found.verdict, found.diagnosis) == ("divergent", diagnosis)
+    assert words is None or found.because == words
+
+
+def test_a_tensor_that_the_layer_should_not_have_is_divergent() -> None:
+    of = oracle(layer={"scale": False}, steps=["train"])
+    found = verdict(of, answer(of, gamma_0=np.ones(3, np.float32)))
+    assert (found.verdict, found.diagnosis) == ("divergent", "returned")
+    assert found.because == "gamma[0] is returned, though this layer has none"
+
+
+def test_a_counter_need_not_be_returned_but_must_be_right() -> None:
+    of = oracle(steps=["train"])
+    assert verdict(of, answer(of, num_batches_tracked_0=None)).verdict == "conforms"
+    found = verdict(of, answer(of, num_batches_tracked_0=np.array(7)))
+    assert problems(found) == {"num_batches_tracked[0]": "is 7, not 1"}
+
+
+def test_another_device_is_divergent_by_it() -> None:
+    of = oracle(steps=["train"])
+    tensors = {name: wire(exact(of, name)) for name in ("y[0]", "dx[0]")}
+    found = verdict(of, Observation(tensors=answer(of).tensors | tensors), under(device="cuda"))
+    assert (found.verdict, found.diagnosis) == ("divergent", "device")
+
+
+def test_what_has_no_value_must_be_refused() -> None:
+    of = oracle(layer={"rank": 2}, input={"shape": [4, 3, 5], "normal": {}})
+    found = verdict(of, Observation())
+    assert (found.verdict, found.diagnosis) == ("divergent", "accepted")
+    assert found.because == "accepted what has no value: step 0 gives BatchNorm2d an input of 3 dimensions"
+    of = oracle(layer={"features": 5})
+    assert verdict(of, Observation()).because.endswith("step 0 gives 3 channels to a layer of 5")
+    assert verdict(of, refusal()).verdict == "refused"
+
+
+def test_a_refusal_of_what_has_no_value_is_expected_of_any_target() -> None:
+    of = oracle(layer={"features": 5})
+    assert verdict(of, refusal(), under(framework="mine")).status == "expected"
+
+
+def test_a_nan_and_a_number_are_never_within_a_bound() -> None:
+    of = oracle(input={"shape": [4, 3, 2, 2], "normal": {}, "replace": [{"at": [1, 1, 0, 0], "with": "nan"}]})
+    assert verdict(of, answer(of)).verdict == "conforms"
+    swallowed = np.nan_to_num(exact(of, "y[0]"))
+    assert verdict(of, answer(of, y_0=swallowed)).diagnosis == "unexplained"
+    spread = np.full_like(swallowed, math.nan)
+    assert verdict(of, answer(of, y_0=spread)).diagnosis == "unexplained"
+
+
+# What is expected
+
+
+def expecting(**expect: Any) -> Oracle:
+    return oracle(steps=STEPS, expect={"numpy": {"because": "it is known"} | expect})
+
+
+@pytest.mark.parametrize(
+    ("expect", "observe", "status"),
+    [
+        ({"refuses": "ValueError"}, lambda of: refusal("ValueError"), "expected"),
+        ({"refuses": "ValueError"}, lambda of: refusal("TypeError"), "unexpected"),
+        ({"refuses": "ValueError"}, answer, "unexpected"),
+        ({"diverges": "running-variance-biased"}, lambda of: answer(of, BIASED), "expected"),
+        ({"diverges": "running-variance-unbiased"}, lambda of: answer(of, BIASED), "unexpected"),
+        ({"diverges": "running-variance-biased"}, answer, "unexpected"),
+        ({"diverges": "running-variance-biased"}, lambda of: refusal(), "unexpected"),
+        ({"diverges": "unexplained"}, lambda of: answer(of, y_0=np.ones((4, 3, 5, 5), np.float32)), "expected"),
+        ({"crashes": True}, lambda of: Observation("crashed"), "expected"),
+        ({"crashes": True}, lambda of: Observation("timeout"), "unexpected"),
+        ({"crashes": True}, answer, "unexpected"),
+        ({"inaccurate": True}, answer, "unexpected"),
+    ],
+)
+def test_an_expectation_holds_or_is_unexpected(expect: dict[str, Any], observe: Any, status: str) -> None:
+    of = expecting(**expect)
+    found = verdict(of, observe(of))
+    assert found.status == status
+    assert found.because.endswith("it is known") is (status == "expected")
+
+
+def test_an_expectation_says_what_was_expected() -> None:
+    assert verdict(expecting(refuses="ValueError"), refusal()).expected == "refused (ValueError)"
+    assert verdict(expecting(crashes=True), refusal()).expected == "crashed"
+
+
+def test_an_expected_inaccuracy_is_expected() -> None:
+    of = oracle(
+        input={"shape": [16, 3, 16, 16], "normal": {"mean": 3, "seed": 1}},
+        expect={"numpy": {"inaccurate": True, "because": "sums are sequential"}},
+    )
+    strict = of.expected(under().profile, CANONICAL)["running_mean[0]"]
+    found = verdict(of, answer(of, running_mean_0=(strict.value + 3 * strict.bound).astype(np.float32)))
+    assert (found.verdict, found.status) == ("inaccurate", "expected")
+    assert found.because.endswith("; sums are sequential")
+
+
+@pytest.mark.parametrize(
+    ("condition", "facts", "applies"),
+    [
+        ({"version": ">=1.26"}, {}, True),
+        ({"version": ">=2"}, {}, False),
+        ({"version": "<2"}, {"version": "2.0.0+cpu"}, False),
+        ({"when": {"device": "cuda"}}, {}, False),
+        ({"when": {"device": "cuda"}}, {"device": "cuda"}, True),
+        ({"when": {"device": ["cpu", "cuda"]}}, {}, True),
+        ({"when": {"mode": "eval"}}, {}, True),
+        ({"when": {"dtype": "float16"}}, {}, False),
+        ({"when": {"eps": "<1e-3"}}, {}, True),
+        ({"when": {"momentum": 0.1, "rank": 2}}, {}, True),
+        ({"when": {"momentum": "cumulative"}}, {}, False),
+        ({"when": {"execution": "compiled"}}, {}, False),
+        ({"when": {"values_per_channel": 100}}, {}, True),
+    ],
+)
+def test_an_expectation_holds_where_its_condition_does(
+    condition: dict[str, Any], facts: dict[str, str], applies: bool
+) -> None:
+    of = case(steps=STEPS, expect={"numpy": {"refuses": "ValueError", "because": "x", **condition}})
+    wanted = ("refused",) if applies else ("conforms", "conventional")
+    assert expectation(of, under(**facts))[0] == wanted
+
+
+def test_the_first_expectation_that_applies_counts() -> None:
+    several = [
+        {"refuses": "TypeError", "because": "old", "version": "<1"},
+        {"refuses": "ValueError", "because": "new"},
+        {"crashes": True, "because": "never reached"},
+    ]
+    assert expectation(case(expect={"numpy": several}), under()) == (("refused",), "new", "ValueError")
+
+
+def test_an_expectation_of_another_framework_does_not_apply() -> None:
+    of = case(expect={"torch": {"refuses": "ValueError", "because": "x"}})
+    assert expectation(of, under()) == (("conforms", "conventional"), "", None)
+
+
+def test_a_condition_may_ask_for_what_a_matrix_fixed() -> None:
+    expect = {"numpy": {"refuses": "ValueError", "because": "x", "when": {"std": 2.0}}}
+    for std, wanted in ((2.0, "refused"), (3.0, "conforms")):
+        of = case(expect=expect, matrix={"input.normal.std": std})
+        assert expectation(of, under())[0][0] == wanted
+
+
+REFUSES = {"refuses": "TypeError", "because": "it says so", "when": {"rank": 2}}
+
+
+def test_a_refusal_that_the_profile_declares_is_expected() -> None:
+    of = oracle()
+    assert verdict(of, refusal("TypeError"), under(REFUSES)).status == "expected"
+    assert verdict(of, refusal("TypeError"), under(REFUSES)).because.endswith("; it says so")
+    assert verdict(of, refusal("ValueError"), under(REFUSES)).status == "unexpected"
+    assert verdict(of, refusal("TypeError"), under({**REFUSES, "when": {"rank": 3}})).status == "unexpected"
+
+
+def test_a_refusal_that_the_profile_declares_and_that_does_not_come_is_unexpected() -> None:
+    of = oracle()
+    found = verdict(of, answer(of), under(REFUSES))
+    assert (found.verdict, found.status, found.expected) == ("conforms", "unexpected", "refused (TypeError)")
+
+
+def test_a_case_comes_before_the_profile() -> None:
+    of = expecting(refuses="ValueError")
+    assert verdict(of, refusal("ValueError"), under(REFUSES)).status == "expected"
+    assert verdict(of, refusal("TypeError"), under(REFUSES)).status == "unexpected"
+
+
+def test_a_claim_of_the_profile_that_does_not_hold_is_unexpected() -> None:
+    of = oracle(steps=STEPS)
+    found = verdict(of, answer(of), under(DECLARES_BIASED, {"frozen": "eval"}))
+    assert (found.verdict, found.status) == ("conforms", "unexpected")
+    assert found.because == ("the profile declares running-variance-biased, frozen-infers, which does not hold here")
+
+
+def test_a_claim_of_the_profile_that_shows_in_no_tensor_is_no_contradiction() -> None:
+    of = oracle(steps=["eval"])
+    assert verdict(of, answer(of), under(DECLARES_BIASED)).status == "expected"
+
+
+def test_a_claim_is_tested_where_it_is_made() -> None:
+    of = oracle(steps=STEPS)
+    elsewhere = DECLARES_BIASED | {"when": {"version": "<1"}}
+    assert verdict(of, answer(of), under(elsewhere)).status == "expected"
+    assert verdict(of, answer(of, BIASED), under(elsewhere)).diagnosis == "running-variance-biased"
+
+
+def test_a_fault_is_named_beside_what_the_profile_declares() -> None:
+    """Held to its profile, a target differs by one thing and not by two."""
+    of = oracle(steps=STEPS)
+    found = verdict(of, answer(of, BIASED.but(gamma="ignored")), under(DECLARES_BIASED))
+    assert (found.verdict, found.diagnosis) == ("divergent", "gamma-ignored")
+    assert found.accepted == BIASED
+
+
+# Native cases
+
+
+def test_native_arguments_are_read_by_the_profile() -> None:
+    of = oracle(native={"numpy": {"features": 3, "momentum": 0.9}}, steps=STEPS)
+    target = under({"momentum": {"default": 0.9, "weighs": "old"}})
+    old = CANONICAL.but(momentum_weighs="old", default_momentum=0.9)
+    found = verdict(of, answer(of, old, target), target)
+    assert (found.verdict, found.status) == ("conventional", "expected")
+    assert found.diagnosis == "momentum-weighs-old"
+
+
+def test_a_native_default_is_read_by_the_profile() -> None:
+    of = oracle(native={"numpy": {"features": 3}}, steps=STEPS)
+    target = under({"eps": {"default": 1e-3}})
+    found = verdict(of, answer(of, CANONICAL.but(default_eps=1e-3), target), target)
+    assert (found.verdict, found.diagnosis) == ("conventional", "default-eps-0.001")
+    assert found.because == "default eps is 0.001"

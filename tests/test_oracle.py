@@ -1,0 +1,138 @@
+"""The oracle gives a case's tensors in the shapes and dtypes of the layer, and says where there is nothing to give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import INITIAL, case, oracle, profile
+
+from conformance.oracle import Oracle
+from conformance.problem import materialise
+from conformance.profile import Profile
+from conformance.reference import CANONICAL, Array, Double, Multiprecision
+
+NUMPY = profile()
+
+
+def expected(of: Oracle, name: str) -> Array:
+    return of.arithmetic.lower(of.expected(NUMPY, CANONICAL)[name].value)
+
+
+@pytest.mark.parametrize(
+    ("rank", "shape"), [(1, [5, 3]), (1, [5, 3, 2]), (2, [2, 3, 4, 5]), (3, [2, 3, 4, 5, 2]), (2, [2, 1, 1, 7])]
+)
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+def test_tensors_have_the_layout_of_their_input(rank: int, shape: list[int], layout: str) -> None:
+    """y and dx against NumPy over the axes but the channels'; whatever the layout, arrays are channels first."""
+    of = oracle(
+        layer={"rank": rank, "eps": 0.1, "initial": {} if shape[1] == 1 else INITIAL},
+        input={"shape": shape, "normal": {"mean": 3, "std": 2}, "layout": layout},
+    )
+    (call,) = of.problem.calls
+    assert call.dy is not None
+    axes = (0, *range(2, len(shape)))
+    column = (1, -1) + (1,) * (len(shape) - 2)
+    x, g = call.x.astype(float), call.dy.astype(float)
+    gamma, beta = (expected(of, name).reshape(column) for name in ("gamma[0]", "beta[0]"))
+    inv = 1 / np.sqrt(x.var(axes, keepdims=True) + 0.1)
+    xhat = (x - x.mean(axes, keepdims=True)) * inv
+    np.testing.assert_allclose(expected(of, "y[0]"), gamma * xhat + beta, rtol=1e-9)
+    inner = g - g.mean(axes, keepdims=True) - xhat * (g * xhat).mean(axes, keepdims=True)
+    np.testing.assert_allclose(expected(of, "dx[0]"), gamma * inv * inner, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(expected(of, "dgamma[0]"), (g * xhat).sum(axes), rtol=1e-9)
+    for name in ("y[0]", "dx[0]"):
+        assert of.expected(NUMPY, CANONICAL)[name].bound.shape == tuple(shape)
+
+
+def test_dtypes_are_those_of_the_input_and_of_the_layer() -> None:
+    of = oracle(layer={"dtype": "float32"}, input={"shape": [4, 3, 2, 2], "normal": {}, "dtype": "bfloat16"})
+    dtypes = {name: tensor.dtype for name, tensor in of.expected(NUMPY, CANONICAL).items()}
+    assert {dtypes[name] for name in ("y[0]", "dx[0]")} == {"bfloat16"}
+    assert {dtypes[name] for name in ("dgamma[0]", "dbeta[0]", "gamma[0]", "running_var[0]")} == {"float32"}
+    assert dtypes["num_batches_tracked[0]"] is None
+
+
+def test_integers_come_out_as_float32() -> None:
+    of = oracle(input={"shape": [4, 3, 2, 2], "arange": {}, "dtype": "int64"})
+    assert of.expected(NUMPY, CANONICAL)["y[0]"].dtype == "float32"
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("float64", Multiprecision), ("float32", Double), ("bfloat16", Double)])
+def test_float64_is_computed_in_multiprecision_and_the_rest_in_float64(dtype: str, kind: type) -> None:
+    assert isinstance(oracle(input={"shape": [2, 3], "normal": {}, "dtype": dtype}).arithmetic, kind)
+
+
+@pytest.mark.parametrize(
+    ("spec", "absent"),
+    [
+        ({"layer": {"scale": False}}, {"gamma[0]", "dgamma[0]"}),
+        ({"layer": {"center": False}}, {"beta[0]", "dbeta[0]"}),
+        ({"layer": {"track_running_stats": False}}, {"running_mean[0]", "running_var[0]", "num_batches_tracked[0]"}),
+        ({"gradient": None}, {"dx[0]", "dgamma[0]", "dbeta[0]"}),
+        ({"steps": [{"mode": "train", "frozen": True}]}, {"dgamma[0]", "dbeta[0]"}),
+    ],
+)
+def test_what_a_layer_does_not_have_is_not_expected(spec: dict[str, Any], absent: set[str]) -> None:
+    usual = set(oracle(layer={}).expected(NUMPY, CANONICAL))
+    assert usual - set(oracle(**{"layer": {}, **spec}).expected(NUMPY, CANONICAL)) == absent
+
+
+def test_x_is_expected_back_unchanged_where_it_is_asked_for() -> None:
+    of = oracle(steps=[{"mode": "train", "reread": True}, "eval"])
+    found = of.expected(NUMPY, CANONICAL)
+    assert found["x[0]"].value.tolist() == of.problem.calls[0].x.tolist()
+    assert "x[1]" not in found
+
+
+def test_no_run_of_a_repeated_case_may_differ() -> None:
+    found = oracle(repeat=3).expected(NUMPY, CANONICAL)["repeats_differing[0]"]
+    assert (int(found.value), found.dtype, found.optional) == (0, None, False)
+    assert "repeats_differing[0]" not in oracle().expected(NUMPY, CANONICAL)
+
+
+def test_only_a_counter_is_optional() -> None:
+    optional = {name for name, tensor in oracle().expected(NUMPY, CANONICAL).items() if tensor.optional}
+    assert optional == {"num_batches_tracked[0]"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({}, None),
+        ({"layer": {"rank": 1}}, "step 0 gives BatchNorm1d an input of 4 dimensions"),
+        ({"layer": {"features": 5}}, "step 0 gives 3 channels to a layer of 5"),
+        (
+            {"steps": ["train", {"mode": "eval", "input": {"shape": [4, 7, 1, 1], "normal": {}}}]},
+            "step 1 gives 7 channels to a layer of 3",
+        ),
+        ({"native": {"numpy": {}}, "rank": 3}, "step 0 gives BatchNorm3d an input of 4 dimensions"),
+    ],
+)
+def test_where_batchnorm_has_no_value_it_says_why(spec: dict[str, Any], reason: str | None) -> None:
+    assert oracle(**spec).undefined == reason
+
+
+def test_no_channels_are_no_tensors() -> None:
+    of = oracle(layer={"rank": 1}, input={"shape": [4, 0], "constant": 1})
+    assert of.undefined is not None or of.expected(NUMPY, CANONICAL)["y[0]"].value.shape == (4, 0)
+
+
+def test_what_a_canonical_case_should_return_does_not_depend_on_the_target() -> None:
+    other = Profile.model_validate(NUMPY.model_dump() | {"framework": "other"})
+    of = oracle()
+    assert of.expected(NUMPY, CANONICAL) is of.expected(other, CANONICAL)
+    native = Oracle(materialise(case(native={"numpy": {"eps": 0.1}, "other": {}})))
+    assert native.reading(NUMPY, CANONICAL).parameters.eps == 0.1
+    assert native.reading(other, CANONICAL).parameters.eps == 1e-5
+    assert native.expected(NUMPY, CANONICAL) is not native.expected(other, CANONICAL)
+
+
+def test_conventions_and_grades_are_kept_apart() -> None:
+    of = oracle()
+    strict, weak = of.expected(NUMPY, CANONICAL), of.expected(NUMPY, CANONICAL, "weak")
+    assert strict is of.expected(NUMPY, CANONICAL, "strict") is not weak
+    assert (weak["y[0]"].bound >= strict["y[0]"].bound).all()
+    biased = of.expected(NUMPY, CANONICAL.but(running_variance="biased"))
+    assert (biased["running_var[0]"].value != strict["running_var[0]"].value).all()

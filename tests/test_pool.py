@@ -1,0 +1,498 @@
+"""Behaviour of `conformance.pool`: what a worker does wrong costs the case it was on, and nothing else.
+
+The misbehaving adapter goes wrong on layers of 13 channels; tests/misbehaving/adapter.py says how.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import queue
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from conftest import ROOT, JudgeAll, MakeCase
+
+from conformance import pool as pools
+from conformance.case import Case
+from conformance.pool import Limits, NotStarted, Pool, Started
+from conformance.problem import Problem, materialise
+from conformance.session import judged
+from conformance.target import Target, parse
+from conformance.worker import Worker
+
+#: Patience with a machine that is busy, but for what a test waits out.
+PATIENT = Limits(start_seconds=60, case_seconds=60)
+IMPATIENT = Limits(start_seconds=60, case_seconds=3)
+
+LAST_WORDS = "these are my last words"
+
+
+def target(fault: str = "none") -> Target:
+    return parse(f"{ROOT / 'tests' / 'misbehaving'},fault={fault}")
+
+
+def adapter(folder: Path, source: str) -> Target:
+    """A target of a file that says this."""
+    profile = (ROOT / "tests" / "misbehaving" / "profile.yaml").read_text(encoding="utf-8")
+    (folder / "profile.yaml").write_text(profile, encoding="utf-8")
+    (folder / "adapter.py").write_text(source, encoding="utf-8")
+    return parse(str(folder))
+
+
+@pytest.fixture
+def three_cases(make_case: MakeCase) -> list[Case]:
+    """The second is the unlucky one."""
+    shapes = {"before": [4, 3, 2, 2], "unlucky": [4, 13, 2, 2], "after": [4, 3, 2, 2]}
+    return [
+        make_case(name, steps=["train", "eval"], input={"shape": shape, "normal": {}}) for name, shape in shapes.items()
+    ]
+
+
+class Recorded(Worker):
+    """A worker that stays known when the pool has forgotten it."""
+
+    known: ClassVar[list[Recorded]] = []
+
+    def __init__(self, target: Target, events: queue.SimpleQueue[Any]) -> None:
+        super().__init__(target, events)
+        self.events = events
+        self.known.append(self)
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> list[Recorded]:
+    """Every worker that the test starts, in order."""
+    monkeypatch.setattr(Recorded, "known", [])
+    monkeypatch.setattr(pools, "Worker", Recorded)
+    return Recorded.known
+
+
+def is_running(pid: int | None) -> bool:
+    """Whether a process is there, if only to be collected."""
+    assert pid is not None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# A case
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict", "words", "restarts"),
+    [
+        ("dies", "crashed", ["SIGKILL", LAST_WORDS], 1),
+        ("aborts", "crashed", ["SIGABRT", LAST_WORDS, "in aborts"], 1),
+        ("exits", "crashed", ["exited with status 3", LAST_WORDS], 1),
+        ("raises_system_exit", "crashed", [f"SystemExit: {LAST_WORDS}"], 1),
+        ("hangs", "timeout", ["no answer within 3 s", LAST_WORDS], 1),
+        ("raises", "broken", ["in raises", "KeyError: 'y_'"], 0),
+        ("returns_an_unknown_dtype", "broken", ["float8"], 0),
+        ("returns_too_few_bytes", "broken", ["831 bytes for float32[4, 13, 2, 2], which takes 832"], 0),
+        ("returns_objects", "broken", ["Python objects"], 0),
+        ("returns_what_cannot_be_sent", "broken", ["can't serialize"], 0),
+        ("returns_no_arrays", "broken", ["'numpy.ndarray' object has no attribute 'pack'"], 0),
+        ("answers_another_case", "broken", ["the worker answered 2 when asked for 1"], 1),
+        ("answers_nonsense", "broken", ["the worker answered ['nonsense'] when asked for 1"], 1),
+        ("answers_in_part", "broken", ["not of the agreed form", "'error'"], 0),
+        ("refuses", "refused", ["thirteen channels are unlucky"], 0),
+        ("cannot_say", "refused", ["there are no thirteen channels"], 0),
+    ],
+)
+def test_a_fault_costs_its_case_alone_and_is_explained(
+    fault: str, verdict: str, words: list[str], restarts: int, three_cases: list[Case], judge_all: JudgeAll
+) -> None:
+    asked = target(fault)
+    with Pool([asked], IMPATIENT if verdict == "timeout" else PATIENT) as pool:
+        verdicts = judge_all(pool, three_cases)
+        assert pool.restarts == {asked.name: restarts}
+    found = {case.rpartition("/")[2]: verdict for (case, _), verdict in verdicts.items()}
+    assert {name: verdict.verdict for name, verdict in found.items()} == {
+        "before": "conforms",
+        "unlucky": verdict,
+        "after": "conforms",
+    }
+    assert found["unlucky"].status == "unexpected"
+    error = found["unlucky"].error
+    assert error is not None
+    assert [word for word in words if word not in error.message] == []
+    assert "Extension modules" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("fault", "diagnosis", "words"),
+    [
+        ("returns_a_wrong_shape", "shape", "y[0] has shape [13, 2, 2], not [4, 13, 2, 2]"),
+        ("returns_a_wrong_dtype", "dtype", "y[0] has dtype uint8, not float32"),
+        ("returns_nothing", "missing", "y[0] is missing"),
+        ("skips_a_step", "missing", "y[1] is missing"),
+        ("invents_a_step", "returned", "y[2] is returned, though this layer has none"),
+    ],
+)
+def test_what_is_returned_wrongly_is_judged_and_named(
+    fault: str, diagnosis: str, words: str, three_cases: list[Case], judge_all: JudgeAll
+) -> None:
+    with Pool([target(fault)], PATIENT) as pool:
+        before, unlucky, after = judge_all(pool, three_cases).values()
+    assert (before.verdict, after.verdict) == ("conforms", "conforms")
+    assert (unlucky.verdict, unlucky.diagnosis, unlucky.because) == ("divergent", diagnosis, words)
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict", "words"),
+    [("exits", "crashed", "the process ended"), ("hangs", "timeout", "no answer within 3 s")],
+)
+def test_a_worker_on_a_host_that_goes_wrong_costs_its_case_alone(
+    fault: str,
+    verdict: str,
+    words: str,
+    three_cases: list[Case],
+    judge_all: JudgeAll,
+    workers: list[Recorded],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """This machine stands in for the other; how a process ended there, and what it wrote, is not known."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # what dies there leaves its folder
+    remote = parse(f"{target(fault).name},host=popen:here,python={sys.executable}")
+    with Pool([remote], IMPATIENT) as pool:
+        before, unlucky, after = judge_all(pool, three_cases).values()
+    assert (before.verdict, unlucky.verdict, after.verdict) == ("conforms", verdict, "conforms")
+    assert unlucky.error is not None
+    assert unlucky.error.message == words
+    assert [worker.pid for worker in workers if is_running(worker.pid)] == []
+
+
+def test_megabytes_on_stdout_and_stderr_disturb_nobody(three_cases: list[Case], judge_all: JudgeAll) -> None:
+    with Pool([target("shouts")], PATIENT) as pool:
+        assert {verdict.verdict for verdict in judge_all(pool, three_cases).values()} == {"conforms"}
+
+
+def test_a_worker_that_stops_reading_cannot_stop_the_run(make_case: MakeCase, judge_all: JudgeAll) -> None:
+    """The case after it is sent ahead, and is larger than a pipe holds."""
+    unlucky = make_case("unlucky", input={"shape": [4, 13, 2, 2], "normal": {}})
+    large = make_case("large", input={"shape": [64, 3, 32, 32], "normal": {}})
+    with Pool([target("freezes")], IMPATIENT) as pool:
+        first, second = judge_all(pool, [unlucky, large]).values()
+    assert first.verdict == "timeout"
+    assert first.error is not None
+    assert LAST_WORDS in first.error.message
+    assert second.verdict == "conforms"
+
+
+def test_one_target_going_wrong_does_not_touch_another(three_cases: list[Case], judge_all: JudgeAll) -> None:
+    bad, good = target("dies"), parse("numpy")
+    with Pool([bad, good], PATIENT) as pool:
+        verdicts = judge_all(pool, three_cases)
+    assert [verdicts[case.id, bad.name].verdict for case in three_cases] == ["conforms", "crashed", "conforms"]
+    assert [verdicts[case.id, good.name].verdict for case in three_cases] == ["conforms"] * 3
+
+
+def test_the_tail_of_what_a_process_wrote_is_short(make_case: MakeCase, judge_all: JudgeAll, tmp_path: Path) -> None:
+    source = """
+import os, sys
+from conformance.harness import Adapter
+
+class Shouting(Adapter):
+    def start(self, options):
+        return {"version": "1"}
+
+    def build(self, layer):
+        print("x" * 5_000_000, file=sys.stderr, flush=True)
+        print("the end", flush=True)
+        os._exit(1)
+"""
+    with Pool([adapter(tmp_path, source)], PATIENT) as pool:
+        (verdict,) = judge_all(pool, [make_case()]).values()
+    assert verdict.error is not None
+    assert verdict.error.message.endswith("x\nthe end")
+    assert len(verdict.error.message) < 2100
+
+
+# Restarts
+
+
+def test_restarts_are_limited_and_what_remains_is_broken(make_case: MakeCase, judge_all: JudgeAll) -> None:
+    bad, good = target("exits"), parse("numpy")
+    cases = [make_case(f"{n}", input={"shape": [2, 13], "normal": {}}, layer={"rank": 1}) for n in range(5)]
+    with Pool([bad, good], Limits(restarts=2)) as pool:
+        verdicts = judge_all(pool, cases)
+        assert pool.restarts == {bad.name: 2, good.name: 0}
+    found = [verdicts[case.id, bad.name] for case in cases]
+    assert [verdict.verdict for verdict in found] == ["crashed"] * 3 + ["broken"] * 2
+    assert found[-1].error is not None
+    assert found[-1].error.message == "given up after 2 restarts"
+    assert {verdicts[case.id, good.name].verdict for case in cases} == {"conforms"}
+
+
+def test_the_limit_holds_over_all_that_a_pool_is_asked(make_case: MakeCase, workers: list[Recorded]) -> None:
+    asked = target("exits")
+    problem = materialise(make_case(input={"shape": [2, 13], "normal": {}}, layer={"rank": 1}))
+    with Pool([asked], Limits(restarts=1)) as pool:
+        fates = [pool_fate(pool, problem, asked) for _ in range(4)]
+    assert fates == ["crashed", "crashed", "broken", "broken"]
+    assert len(workers) == 2
+
+
+def pool_fate(pool: Pool, problem: Problem, target: Target) -> str:
+    (observed,) = pool.observe([(problem, [target])])
+    assert observed.observation is not None
+    return observed.observation.fate
+
+
+def test_a_worker_that_cannot_come_up_again_uses_up_the_restarts(
+    make_case: MakeCase, judge_all: JudgeAll, tmp_path: Path, workers: list[Recorded]
+) -> None:
+    source = """
+import os
+from pathlib import Path
+from conformance.harness import Adapter
+
+class ComesUpOnce(Adapter):
+    def start(self, options):
+        Path(__file__).with_name("been-here").mkdir()
+        return {"version": "1"}
+
+    def build(self, layer):
+        os._exit(1)
+"""
+    with Pool([adapter(tmp_path, source)], Limits(restarts=3)) as pool:
+        verdicts = judge_all(pool, [make_case("first"), make_case("second")])
+    assert [verdict.verdict for verdict in verdicts.values()] == ["crashed", "broken"]
+    assert len(workers) == 4
+
+
+def test_a_worker_that_dies_with_no_case_at_hand_costs_none(
+    make_case: MakeCase, judge_all: JudgeAll, workers: list[Recorded]
+) -> None:
+    asked = target()
+    with Pool([asked], PATIENT) as pool:
+        assert [verdict.verdict for verdict in judge_all(pool, [make_case("first")]).values()] == ["conforms"]
+        assert workers[0].pid is not None
+        os.kill(workers[0].pid, signal.SIGKILL)
+        while workers[0].events.empty():
+            time.sleep(0.01)
+        assert [verdict.verdict for verdict in judge_all(pool, [make_case("second")]).values()] == ["conforms"]
+        assert pool.restarts == {asked.name: 1}
+
+
+# Starting
+
+
+@pytest.mark.parametrize(
+    ("fault", "broken", "words"),
+    [
+        ("is_unavailable", False, "there is no such device here"),
+        ("raises_at_start", True, "RuntimeError: the environment is broken"),
+        ("exits_at_start", True, "SystemExit: no licence"),
+        ("dies_at_start", True, "SIGILL"),
+        ("hangs_at_start", True, f"the worker was not up after 1 s\n{LAST_WORDS}"),
+    ],
+)
+def test_a_target_that_does_not_start_says_why(
+    fault: str, broken: bool, words: str, three_cases: list[Case], judge_all: JudgeAll
+) -> None:
+    asked = target(fault)
+    with Pool([asked], Limits(start_seconds=1 if fault == "hangs_at_start" else 60)) as pool:
+        assert judge_all(pool, three_cases) == {}
+        start = pool.starts[asked.name]
+        assert pool.restarts == {asked.name: 0}
+    assert isinstance(start, NotStarted)
+    assert start.broken == broken
+    assert words in start.message
+
+
+ADAPTER = "from conformance.harness import Adapter\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "broken", "words"),
+    [
+        ("import a_framework_that_is_not_here", False, "No module named 'a_framework_that_is_not_here'"),
+        ("raise RuntimeError('the import is broken')", True, "RuntimeError: the import is broken"),
+        ("def (:", True, "SyntaxError"),
+        ("", True, "must define exactly one subclass of Adapter, it defines 0"),
+        (f"{ADAPTER}class A(Adapter): pass\nclass B(Adapter): pass", True, "exactly one subclass of Adapter"),
+        (f"{ADAPTER}class A(Adapter): pass", True, "NotImplementedError"),
+        (f"{ADAPTER}class A(Adapter):\n def __init__(self): 1 / 0", True, "ZeroDivisionError"),
+        (f"{ADAPTER}class A(Adapter):\n def start(self, options): return None", True, "TypeError"),
+    ],
+)
+def test_a_file_that_is_no_adapter_says_why(source: str, broken: bool, words: str, tmp_path: Path) -> None:
+    asked = adapter(tmp_path, source)
+    with Pool([asked], PATIENT) as pool:
+        start = pool.start()[asked.name]
+    assert isinstance(start, NotStarted)
+    assert start.broken == broken
+    assert words in start.message
+
+
+# execnet leaves the pipes of what it could not start to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("python", ["/there/is/no/python", "0.1", "true", "echo", "false"])
+def test_an_interpreter_that_is_none_is_named(python: str) -> None:
+    asked = parse(f"numpy,python={python}")
+    with Pool([asked], PATIENT) as pool:
+        start = pool.start()[asked.name]
+    gc.collect()
+    assert isinstance(start, NotStarted)
+    assert start.broken
+    assert start.message.startswith(f"{'python0.1' if python == '0.1' else python} does not start as a Python: ")
+
+
+def test_a_target_that_states_nothing_runs(three_cases: list[Case], judge_all: JudgeAll) -> None:
+    with Pool([target("states_nothing")], PATIENT) as pool:
+        assert {verdict.verdict for verdict in judge_all(pool, three_cases).values()} == {"conforms"}
+
+
+def test_starting_tells_what_runs_and_what_does_not() -> None:
+    good, bad = target(), target("is_unavailable")
+    with Pool([good, bad], PATIENT) as pool:
+        starts = pool.start()
+    started = starts[good.name]
+    assert isinstance(started, Started)
+    assert {"version", "device", "python", "numpy"} <= started.facts.keys()
+    assert started.facts["threads"] == "1"
+    assert isinstance(starts[bad.name], NotStarted)
+
+
+# The window
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_cases_are_drawn_as_the_window_has_room(make_case: MakeCase, jobs: int) -> None:
+    drawn = itertools.count()
+    asked = target()
+
+    def problems() -> Iterator[tuple[Problem, list[Target]]]:
+        for n in range(30):
+            next(drawn)
+            yield materialise(make_case(f"{n}", input={"shape": [2, 3], "normal": {}}, layer={"rank": 1})), [asked]
+
+    with Pool([asked], Limits(window=3), jobs) as pool:
+        for settled, _ in enumerate(pool.observe(problems())):
+            so_far = next(drawn)
+            drawn = itertools.count(so_far)
+            assert so_far - settled <= 3
+        assert settled == 29
+
+
+def test_a_large_case_goes_alone(make_case: MakeCase) -> None:
+    drawn: list[int] = []
+    asked = target()
+
+    def problems() -> Iterator[tuple[Problem, list[Target]]]:
+        for n in range(6):
+            drawn.append(n)
+            yield materialise(make_case(f"{n}", input={"shape": [4, 3, 2, 2], "normal": {}})), [asked]
+
+    with Pool([asked], Limits(window_elements=10)) as pool:
+        for settled, _ in enumerate(pool.observe(problems())):
+            assert len(drawn) == settled + 1
+
+
+def test_nothing_is_sent_ahead_of_a_case_that_no_target_takes(make_case: MakeCase) -> None:
+    with Pool([target()], PATIENT) as pool:
+        assert list(pool.observe([(materialise(make_case()), [])])) == []
+
+
+# The order
+
+
+def test_one_worker_observes_in_the_order_asked(make_case: MakeCase) -> None:
+    asked = target()
+    with Pool([asked], PATIENT) as pool:
+        problems = [(materialise(make_case(f"{n}")), [asked]) for n in range(9)]
+        assert [observed.index for observed in pool.observe(problems)] == list(range(9))
+        assert [observed.index for observed in pool.observe(problems)] == list(range(9, 18))
+
+
+def test_what_was_sent_ahead_of_a_crash_keeps_its_place(make_case: MakeCase) -> None:
+    asked = target("exits")
+    shapes = [[4, 13 if n in (2, 3) else 3, 2, 2] for n in range(9)]
+    with Pool([asked], Limits(prefetch=4)) as pool:
+        problems = [
+            (materialise(make_case(f"{n}", input={"shape": shape, "normal": {}})), [asked])
+            for n, shape in enumerate(shapes)
+        ]
+        assert [observed.index for observed in pool.observe(problems)] == list(range(9))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_cases_are_judged_in_their_order_whatever_happens_to_them(make_case: MakeCase, jobs: int) -> None:
+    """A large case takes longer than the small ones beside it, one dies, and two targets answer."""
+    sizes = [64, 1, 1, 32, 1, 1, 1, 1]
+    cases = [
+        make_case(f"{n}", input={"shape": [size, 13 if n == 2 else 3, 32, 32], "normal": {}})
+        for n, size in enumerate(sizes)
+    ]
+    with Pool([target("exits"), parse("numpy")], PATIENT, jobs) as pool:
+        settled = list(judged(cases, pool))
+    assert [one.problem.case.id for one in settled] == [case.id for case in cases]
+    assert [list(one.sides) for one in settled] == [[target("exits").name, "numpy"]] * len(cases)
+    assert [one.sides["numpy"].verdict.verdict for one in settled] == ["conforms"] * len(cases)
+
+
+def test_two_jobs_are_two_processes_that_share_the_cases(make_case: MakeCase, workers: list[Recorded]) -> None:
+    asked = target()
+    with Pool([asked], PATIENT, jobs=2) as pool:
+        pool.start()
+        fates = [observed.observation and observed.observation.fate for observed in observe(pool, make_case, 20)]
+        assert len({worker.pid for worker in workers}) == 2
+    assert fates == ["answered"] * 20
+
+
+def observe(pool: Pool, make_case: MakeCase, number: int) -> list[pools.Observed]:
+    return list(pool.observe((materialise(make_case(f"{n}")), pool.targets) for n in range(number)))
+
+
+# Afterwards
+
+
+@pytest.mark.parametrize("fault", ["none", "dies", "hangs", "freezes", "raises_system_exit", "hangs_at_start"])
+def test_no_process_and_no_file_is_left_behind(
+    fault: str,
+    three_cases: list[Case],
+    judge_all: JudgeAll,
+    workers: list[Recorded],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    limits = Limits(start_seconds=1 if fault == "hangs_at_start" else 60, case_seconds=1)
+    with Pool([target(fault), parse("numpy")], limits) as pool:
+        judge_all(pool, three_cases)
+        assert any(is_running(worker.pid) for worker in workers) or fault == "hangs_at_start"
+    assert [worker.pid for worker in workers if is_running(worker.pid)] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_while_cases_run_ends_the_workers(make_case: MakeCase, workers: list[Recorded]) -> None:
+    def fail_at_the_third() -> None:
+        with Pool([target()], PATIENT) as pool:
+            for observed in pool.observe((materialise(make_case(f"{n}")), pool.targets) for n in range(9)):
+                assert observed.index < 2
+
+    with pytest.raises(AssertionError):
+        fail_at_the_third()
+    assert [worker.pid for worker in workers if is_running(worker.pid)] == []
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="open descriptors cannot be counted here")
+def test_workers_do_not_use_up_descriptors() -> None:
+    def after_a_worker() -> int:
+        with Pool([target()], PATIENT) as pool:
+            pool.start()
+        return len(os.listdir("/dev/fd"))
+
+    assert after_a_worker() == after_a_worker()

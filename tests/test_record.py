@@ -1,0 +1,300 @@
+"""Behaviour of `conformance.record`: what a run folder holds, and that only whole runs are ever seen."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_run
+from safetensors.numpy import load_file
+from tiny_run import TENSORS, fill, problem, starts, targets, write
+
+from conformance.errors import UsageError
+from conformance.harness import Array
+from conformance.observation import Observation
+from conformance.problem import from_wire
+from conformance.record import ARRAY_LIMIT, RunWriter, default_folder
+from conformance.run_folder import read
+
+
+def strict(text: str) -> Any:
+    """JSON as other programs read it, which know no NaN."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [strict(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+# What it holds
+
+
+def test_a_run_is_a_folder_of_four_files(tmp_path: Path) -> None:
+    run = write(tmp_path / "run")
+    assert sorted(os.listdir(run)) == ["arrays.safetensors", "cases.jsonl", "results.jsonl", "run.json"]
+    assert stat.S_IMODE(run.stat().st_mode) == 0o755
+
+
+def test_run_json_says_what_ran_where(tmp_path: Path) -> None:
+    info = strict((write(tmp_path / "run") / "run.json").read_text(encoding="utf-8"))
+    assert list(info) == ["format", "suite", "started", "finished", "command", "platform", "targets"]
+    assert info["format"] == 1
+    assert info["command"] == ["conformance", "run", "-t", "numpy"]
+    started, finished = (datetime.datetime.fromisoformat(info[key]) for key in ("started", "finished"))
+    assert started.utcoffset() == datetime.timedelta(0)
+    assert started <= finished
+    assert list(info["platform"]) == ["system", "machine", "processor", "cores", "python"]
+    ran, _, absent = info["targets"]
+    assert ran == {
+        "name": "numpy",
+        "framework": "numpy",
+        "title": "NumPy",
+        "options": {"device": "cpu", "threads": "1"},
+        "python": None,
+        "host": None,
+        "ran": True,
+        "facts": {"version": "1.26.4", "device": "cpu"},
+        "message": "",
+    }
+    assert (absent["name"], absent["ran"], absent["facts"]) == ("numpy,threads=3", False, {})
+    assert absent["message"] == "no such thing"
+
+
+def test_a_verdict_is_a_line(tmp_path: Path) -> None:
+    conforming, crashed, *_ = lines(write(tmp_path / "run") / "results.jsonl")
+    assert conforming == {
+        "case": "tiny/case[eps=1]",
+        "target": "numpy",
+        "verdict": "conforms",
+        "status": "expected",
+        "expected": "conforms or conventional",
+        "diagnosis": None,
+        "because": "",
+        "seconds": 0.000123,
+        "tensors": {"y[0]": {"ratio": 0.25, "max_abs": 1e-7, "max_ulp": 2.0, "worst_index": [0, 2]}},
+        "error": None,
+        "received": "Layer(3)",
+        "facts": ["copied"],
+    }
+    assert crashed["error"] == {"type": "WorkerDied", "message": "ended by SIGKILL\n\x1b[31mé\u2028\x85"}
+    assert crashed["tensors"]["y[0]"] == {
+        "ratio": None,
+        "max_abs": 0.5,
+        "max_ulp": None,
+        "worst_index": [],
+        "problem": "has dtype µ8",
+    }
+
+
+def test_a_pair_is_a_line(tmp_path: Path) -> None:
+    assert lines(write(tmp_path / "run") / "results.jsonl")[2] == {
+        "case": "tiny/case[eps=1]",
+        "pair": ["numpy", "numpy,threads=2"],
+        "agreement": "differ",
+        "tensors": {"y[0]": {"ratio": 2.5, "max_abs": 1e-3, "max_ulp": 7.0, "worst_index": [0, 1]}},
+        "because": "other: crashed",
+    }
+
+
+def test_the_last_line_counts_the_others(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", problem("tiny/a"), problem("tiny/b"))
+    assert lines(run / "results.jsonl")[-1] == {
+        "complete": True,
+        "cases": 2,
+        "verdicts": 4,
+        "conforms": 2,
+        "crashed": 2,
+        "unexpected": 2,
+        "pairs": 2,
+        "differ": 2,
+    }
+
+
+def test_an_empty_run_has_a_last_line_too(tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "run", []) as writer:
+        writer.finish([], {})
+        writer.publish()
+    assert lines(tmp_path / "run" / "results.jsonl") == [{"complete": True}]
+    assert read(tmp_path / "run").verdicts == []
+
+
+def test_a_case_is_a_line_with_numbers_that_json_lacks_in_words(tmp_path: Path) -> None:
+    (line,) = lines(write(tmp_path / "run") / "cases.jsonl")
+    assert line == {
+        "case": "tiny/case[eps=1]",
+        "topic": "tiny",
+        "file": "tiny.yaml",
+        "line": 3,
+        "about": "A tiny file.",
+        "matrix": {"layer.eps": "inf"},
+        "spec": {
+            "why": "Numbers that JSON lacks.",
+            "layer": {"rank": 1, "initial": {"gamma": {"values": ["nan", 1.0, "inf"]}}},
+            "input": {"shape": [1, 3], "constant": 1.0, "replace": [{"at": [0, 0], "with": "-inf"}]},
+            "gradient": {},
+        },
+        "digest": problem().digest,
+    }
+
+
+def test_a_file_whose_name_is_no_text_is_named_still(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.yaml")
+    run = write(tmp_path / "run", problem(file=name))
+    assert read(run).cases["tiny/case[eps=1]"]["file"] == "caf\\udce9.yaml"
+
+
+# Tensors
+
+
+def test_tensors_come_back_bit_by_bit(tmp_path: Path) -> None:
+    run = read(write(tmp_path / "run"))
+    for name, array in TENSORS.items():
+        back = run.array("tiny/case[eps=1]", "numpy", name)
+        assert back is not None
+        assert (back.dtype, back.shape) == (from_wire(array).dtype, array.shape)
+        assert back.tobytes() == array.data
+    assert run.array("tiny/case[eps=1]", "numpy", "beta[0]") is None
+    assert run.array("tiny/case[eps=1]", "numpy,threads=2", "y[0]") is None
+
+
+def test_any_reader_of_safetensors_reads_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "run", problem("tiny/a"), problem("tiny/b")) / "arrays.safetensors"
+    assert sorted(load_file(path)) == sorted(f"tiny/{case}::numpy::{name}" for case in "ab" for name in TENSORS)
+    size = int.from_bytes(path.read_bytes()[:8], "little")
+    assert size % 8 == 0
+
+
+@pytest.mark.parametrize(
+    ("array", "kept"),
+    [
+        (Array.of(np.zeros(ARRAY_LIMIT, np.float32)), True),
+        (Array.of(np.zeros(ARRAY_LIMIT + 1, np.float32)), False),
+        (Array.of(np.zeros(1, np.complex64)), False),
+    ],
+    ids=["large", "too large", "of a strange type"],
+)
+def test_what_is_too_large_or_strange_is_judged_and_not_kept(array: Array, kept: bool, tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "run", []) as writer:
+        writer.case(problem())
+        writer.verdict("tiny/case[eps=1]", "numpy", tiny_run.CONFORMING, Observation(tensors={"y[0]": array}))
+        writer.finish(targets(), starts())
+        run = read(writer.publish())
+    assert len(run.verdicts) == 1
+    assert (run.array("tiny/case[eps=1]", "numpy", "y[0]") is not None) == kept
+
+
+# Whole or not at all
+
+
+def test_nothing_stands_there_until_the_run_is_whole(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "run"
+    with RunWriter(out, []) as writer:
+        fill(writer, [problem()])
+        assert not out.exists()
+        aside = writer.finish(targets(), starts())
+        (aside / "report.html").touch()
+        assert not out.exists()
+        assert writer.publish() == out
+    assert os.listdir(out.parent) == ["run"]
+    assert (out / "report.html").exists()
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_an_interrupted_run_leaves_nothing(finished: bool, tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with RunWriter(tmp_path / "run", []) as writer:
+            fill(writer, [problem()])
+            if finished:
+                writer.finish(targets(), starts())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_interrupted_run_leaves_the_earlier_one(tmp_path: Path) -> None:
+    earlier = write(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt), RunWriter(tmp_path / "run", []):
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == ["run"]
+    assert len(read(earlier).verdicts) == 2
+
+
+def test_a_new_run_takes_the_place_of_an_earlier_one_as_a_whole(tmp_path: Path) -> None:
+    (write(tmp_path / "run", problem("tiny/old")) / "report.html").touch()
+    run = write(tmp_path / "run", problem("tiny/new"))
+    assert os.listdir(tmp_path) == ["run"]
+    assert list(read(run).cases) == ["tiny/new"]
+    assert not (run / "report.html").exists()
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    assert write(tmp_path / "run") == tmp_path / "run"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert write(Path()) == tmp_path / "here"
+    assert len(read(tmp_path / "here").verdicts) == 2
+
+
+def foreign_folder(tmp_path: Path) -> Path:
+    (tmp_path / "precious").write_text("mine")
+    return tmp_path
+
+
+def foreign_run_json(tmp_path: Path) -> Path:
+    (tmp_path / "run.json").write_text("{}")
+    return foreign_folder(tmp_path)
+
+
+def damaged_run(tmp_path: Path) -> Path:
+    run = write(tmp_path / "run")
+    (run / "results.jsonl").unlink()
+    return run
+
+
+def plain_file(tmp_path: Path) -> Path:
+    return foreign_folder(tmp_path) / "precious"
+
+
+def below_a_file(tmp_path: Path) -> Path:
+    return plain_file(tmp_path) / "run"
+
+
+def dangling_link(tmp_path: Path) -> Path:
+    (tmp_path / "link").symlink_to("nowhere")
+    return tmp_path / "link"
+
+
+def long_name(tmp_path: Path) -> Path:
+    return tmp_path / ("x" * 300)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [foreign_folder, foreign_run_json, damaged_run, plain_file, below_a_file, dangling_link, long_name],
+    ids=lambda make: make.__name__,
+)
+def test_what_is_no_run_is_left_alone(make: Any, tmp_path: Path) -> None:
+    out = make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match="name another with -o"):
+        RunWriter(out, [])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_without_a_name_a_run_is_called_by_its_time() -> None:
+    folder = default_folder()
+    assert folder.parent == Path("conformance-runs")
+    datetime.datetime.strptime(folder.name, "%Y%m%d-%H%M%S")

@@ -1,0 +1,227 @@
+"""Behaviour of `conformance.run_folder`: a run comes back as it was written, and every damage has its name."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_run import problem, write
+
+from conformance.run_folder import (
+    DamagedArrays,
+    Garbled,
+    Miscounted,
+    MissingFile,
+    NotARun,
+    Run,
+    RunDamage,
+    Truncated,
+    UnknownFormat,
+    read,
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write(tmp_path / "run")
+
+
+def test_a_run_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    run = read(write(tmp_path / "run", problem("tiny/a"), problem("tiny/b")))
+    assert list(run.cases) == ["tiny/a", "tiny/b"]
+    assert [(line["case"], line["target"], line["verdict"]) for line in run.verdicts] == [
+        (case, target, verdict)
+        for case in ("tiny/a", "tiny/b")
+        for target, verdict in (("numpy", "conforms"), ("numpy,threads=2", "crashed"))
+    ]
+    assert [(line["case"], line["pair"]) for line in run.pairs] == [
+        ("tiny/a", ["numpy", "numpy,threads=2"]),
+        ("tiny/b", ["numpy", "numpy,threads=2"]),
+    ]
+    assert [target["name"] for target in run.targets] == ["numpy", "numpy,threads=2"]
+    assert [line["case"] for line in run.unexpected] == ["tiny/a", "tiny/b"]
+    assert run.footer["verdicts"] == 4
+
+
+def test_characters_that_end_lines_elsewhere_end_none_here(run: Path) -> None:
+    assert read(run).verdicts[1]["error"]["message"].endswith("é\u2028\x85")
+
+
+# Damage
+
+
+def edited(name: str, change: Callable[[str], str]) -> Callable[[Path], None]:
+    """A file with its text changed."""
+
+    def edit(run: Path) -> None:
+        text = (run / name).read_text(encoding="utf-8")
+        assert change(text) != text
+        (run / name).write_text(change(text), encoding="utf-8", newline="\n")
+
+    return edit
+
+
+def said(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """run.json with something else in it."""
+
+    def edit(text: str) -> str:
+        info = json.loads(text)
+        change(info)
+        return json.dumps(info)
+
+    return edited("run.json", edit)
+
+
+def removed(name: str) -> Callable[[Path], None]:
+    return lambda run: (run / name).unlink()
+
+
+def binary(run: Path) -> None:
+    (run / "results.jsonl").write_bytes(b"\xff\xfe\x00")
+
+
+def without_line(number: int) -> Callable[[str], str]:
+    def cut(text: str) -> str:
+        lines = text.split("\n")
+        return "\n".join(lines[:number] + lines[number + 1 :])
+
+    return cut
+
+
+DAMAGES: list[tuple[str, type[RunDamage], Callable[[Path], None], str]] = [
+    ("run.json is not there", NotARun, removed("run.json"), "is no run folder: it has no run.json"),
+    ("a newer format", UnknownFormat, said(lambda info: info.update(format=2)), "has format 2; this suite reads 1"),
+    ("no format", UnknownFormat, said(lambda info: info.pop("format")), "has format None"),
+    ("results are gone", MissingFile, removed("results.jsonl"), "lacks results.jsonl"),
+    ("cases are gone", MissingFile, removed("cases.jsonl"), "lacks cases.jsonl"),
+    ("arrays are gone", MissingFile, removed("arrays.safetensors"), "lacks arrays.safetensors"),
+    ("no targets", Garbled, said(lambda info: info.pop("targets")), "run.json:1: targets: Field required"),
+    ("a target without facts", Garbled, said(lambda info: info["targets"][0].pop("facts")), "targets.0.facts"),
+    ("run.json is a list", Garbled, edited("run.json", lambda text: f"[{text}]"), "a JSON object was expected"),
+    ("no JSON", Garbled, edited("results.jsonl", lambda text: text.replace('"case"', "case", 1)), "results.jsonl:1: "),
+    ("no object", Garbled, edited("results.jsonl", lambda text: "3\n" + text), "a JSON object was expected"),
+    ("an empty line", Garbled, edited("results.jsonl", lambda text: "\n" + text), "results.jsonl:1: "),
+    ("a line of another kind", Garbled, edited("results.jsonl", lambda text: "{}\n" + text), "Field required"),
+    ("another verdict", Garbled, edited("results.jsonl", lambda t: t.replace('"crashed"', '"fine"')), ":2: verdict: "),
+    ("another status", Garbled, edited("results.jsonl", lambda t: t.replace('"expected",', '"x",', 1)), ":1: status: "),
+    (
+        "a pair of one",
+        Garbled,
+        edited("results.jsonl", lambda t: t.replace('["numpy", ', "[")),
+        "results.jsonl:3: pair",
+    ),
+    (
+        "text for a number",
+        Garbled,
+        edited("results.jsonl", lambda t: t.replace("0.25", '"0.25"')),
+        "tensors.y[0].ratio",
+    ),
+    (
+        "a case of no name",
+        Garbled,
+        edited("cases.jsonl", lambda t: t.replace('"case"', '"name"', 1)),
+        "cases.jsonl:1: ",
+    ),
+    ("a list for a case", Garbled, edited("cases.jsonl", lambda t: re.sub(r'"tiny/[^"]*"', "[]", t, count=1)), ":1: "),
+    ("a strange target", Garbled, edited("results.jsonl", lambda t: t.replace('"numpy"', '"x"', 1)), "no target x"),
+    ("a strange case", Garbled, edited("results.jsonl", lambda t: t.replace("tiny/", "x/", 1)), "no case x/case"),
+    ("very deep", Garbled, edited("results.jsonl", lambda t: '{"a":' + "[" * 100_000 + "\n" + t), "results.jsonl:1: "),
+    ("no UTF-8", Garbled, binary, "results.jsonl is no UTF-8"),
+    ("no footer", Truncated, edited("results.jsonl", without_line(3)), "has no footer"),
+    ("nothing", Truncated, edited("results.jsonl", lambda text: ""), "has no footer"),
+    ("an end in a line", Truncated, edited("results.jsonl", lambda t: t[:-20]), "ends in the middle of line 4"),
+    ("cut cases", Truncated, edited("cases.jsonl", lambda t: t[:-1]), "cases.jsonl ends in the middle of line 1"),
+    ("a lost verdict", Miscounted, edited("results.jsonl", without_line(0)), "holds 0 conforms, its footer counts 1"),
+    ("a lost pair", Miscounted, edited("results.jsonl", without_line(2)), "holds 0 differ, its footer counts 1"),
+    ("a lost case", Garbled, edited("cases.jsonl", without_line(0)), "no case tiny/case[eps=1]"),
+    ("a case twice", Miscounted, edited("cases.jsonl", lambda t: t * 2), "holds 2 cases, its footer counts 1"),
+    ("two runs in one", Garbled, edited("results.jsonl", lambda t: t * 2), "results.jsonl:4: "),
+    (
+        "a better verdict",
+        Miscounted,
+        edited("results.jsonl", lambda t: t.replace('"verdict": "crashed"', '"verdict": "conforms"')),
+        "holds 2 conforms, its footer counts 1",
+    ),
+    (
+        "a better status",
+        Miscounted,
+        edited("results.jsonl", lambda t: t.replace('"unexpected", "exp', '"expected", "exp')),
+        "holds 0 unexpected, its footer counts 1",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage", "words"), [row[1:] for row in DAMAGES], ids=[row[0].replace(" ", "-") for row in DAMAGES]
+)
+def test_every_damage_has_its_name(
+    kind: type[RunDamage], damage: Callable[[Path], None], words: str, run: Path
+) -> None:
+    damage(run)
+    with pytest.raises(RunDamage) as caught:
+        read(run)
+    assert type(caught.value) is kind
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["nowhere", "file"])
+def test_what_is_no_folder_is_no_run(path: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotARun):
+        read(tmp_path / path)
+
+
+def test_a_folder_in_place_of_a_file_is_a_missing_file(run: Path) -> None:
+    (run / "cases.jsonl").unlink()
+    (run / "cases.jsonl").mkdir()
+    with pytest.raises(MissingFile):
+        read(run)
+
+
+@pytest.mark.parametrize("name", ["cases.jsonl", "results.jsonl"])
+def test_a_file_cut_anywhere_is_truncated(name: str, run: Path) -> None:
+    whole = (run / name).read_bytes()
+    for end in range(len(whole)):
+        (run / name).write_bytes(whole[:end])
+        with pytest.raises(Truncated if end or name == "results.jsonl" else Garbled):
+            read(run)
+
+
+def test_run_json_cut_anywhere_is_garbled(run: Path) -> None:
+    whole = (run / "run.json").read_bytes()
+    for end in range(len(whole) - 2):  # the last two are } and a newline
+        (run / "run.json").write_bytes(whole[:end])
+        with pytest.raises(Garbled):
+            read(run)
+
+
+@pytest.mark.parametrize("name", ["run.json", "cases.jsonl", "results.jsonl"])
+def test_a_byte_changed_anywhere_is_a_run_or_a_damage(name: str, run: Path) -> None:
+    whole = (run / name).read_bytes()
+    for at in range(len(whole)):
+        byte = b'\x00"9\n\xff}'[at % 6]
+        (run / name).write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
+        try:
+            assert isinstance(read(run), Run)
+        except RunDamage as damage:
+            assert str(run) in str(damage)  # noqa: PT017 - either is right
+
+
+def test_arrays_cut_anywhere_are_damaged(run: Path) -> None:
+    whole = (run / "arrays.safetensors").read_bytes()
+    for end in range(len(whole)):
+        (run / "arrays.safetensors").write_bytes(whole[:end])
+        with pytest.raises(DamagedArrays):
+            read(run).array("tiny/case[eps=1]", "numpy", "y[0]")
+
+
+def test_arrays_that_vanish_are_damaged(run: Path) -> None:
+    stored = read(run)
+    shutil.rmtree(run)
+    with pytest.raises(DamagedArrays):
+        stored.array("tiny/case[eps=1]", "numpy", "y[0]")
