@@ -163,11 +163,12 @@ def _step_bounds(t: Trace, lower: Any, r: _Rounding, held: tuple[Array, Array]) 
     kept = np.ones(x.shape[1]) if t.mask is None else t.mask
     exact_mean = lower(t.mu) if t.mean is None else lower(t.mean)
     delta_mean = (_gamma(h, u) + u) * np.where(kept, np.abs(x), 0).sum(1) / max(n, 1) + u_s * np.abs(exact_mean) + tiny
-    recovered = 0.0
+    recovered = None
     if r.conventions.variances is not None and t.weight:  # from running_var, and its rounding with it
         recovered = 8 * u * (np.abs(lower(t.before[1])) + np.abs(lower(t.running_var))) / abs(t.weight)
     if t.batch:
-        delta_mu, delta_var = delta_mean, _delta_var(var, mu, delta_mean, h, t, r) + recovered
+        delta_mu = delta_mean
+        delta_var = _delta_var(var, mu, delta_mean, h, t, r) if recovered is None else recovered
     else:
         delta_mu, delta_var = held
     cancelled = u * (np.abs(var) + abs(t.eps) - np.abs(var + t.eps))
@@ -182,8 +183,9 @@ def _step_bounds(t: Trace, lower: Any, r: _Rounding, held: tuple[Array, Array]) 
     delta_state = held
     if t.weight is not None and t.mean is not None and t.sample_var is not None:
         mean, sample_var = lower(t.mean), lower(t.sample_var)
-        delta_sample = (_delta_var(sample_var, mean, delta_mean, h, t, r) + recovered) * n / max(n - 1, 1)
-        delta_sample = delta_sample + 2 * (u + u_s) * sample_var
+        delta_sample = _delta_var(sample_var, mean, delta_mean, h, t, r) if recovered is None else recovered
+        delta_sample = delta_sample * n / max(n - 1, 1)
+        delta_sample = delta_sample + 2 * (u + u_s) * np.abs(sample_var)
         m, before, after = abs(t.weight), [lower(r) for r in t.before], (lower(t.running_mean), lower(t.running_var))
         delta_state = (
             _delta_running(m, before[0], mean, delta_mean, held[0], after[0], u + u_s, r),

@@ -168,13 +168,9 @@ def test_use_batch_statistics_overrides_the_mode(given: bool | None, mode: str |
     assert read({"use_batch_statistics": given}).mode == mode
 
 
-def test_an_argument_without_a_meaning_says_where_to_give_it_one() -> None:
-    with pytest.raises(UsageError) as caught:
-        read({"colour": "red"})
-    assert str(caught.value) == (
-        "tests.yaml:1: Numpy argument 'colour' has no meaning in adapters/numpy/profile.yaml "
-        "(map it under parameters: there)"
-    )
+def test_an_argument_that_the_profile_does_not_know_says_nothing() -> None:
+    said = worded().senseless(materialise(case(native={"numpy": {"colour": "red"}})))
+    assert said == "colour is no argument that the profile of Numpy knows"
 
 
 @pytest.mark.parametrize(
