@@ -296,14 +296,14 @@ def test_a_worker_that_dies_with_no_case_at_hand_costs_none(
         ("raises_at_start", True, "RuntimeError: the environment is broken"),
         ("exits_at_start", True, "SystemExit: no licence"),
         ("dies_at_start", True, "SIGILL"),
-        ("hangs_at_start", True, f"the worker was not up after 1 s\n{LAST_WORDS}"),
+        ("hangs_at_start", True, f"the worker was not up after 5 s\n{LAST_WORDS}"),
     ],
 )
 def test_a_target_that_does_not_start_says_why(
     fault: str, broken: bool, words: str, three_cases: list[Case], judge_all: JudgeAll
 ) -> None:
     asked = target(fault)
-    with Pool([asked], Limits(start_seconds=1 if fault == "hangs_at_start" else 60)) as pool:
+    with Pool([asked], Limits(start_seconds=5 if fault == "hangs_at_start" else 60)) as pool:
         assert judge_all(pool, three_cases) == {}
         start = pool.starts[asked.name]
         assert pool.restarts == {asked.name: 0}
