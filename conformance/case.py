@@ -6,7 +6,7 @@ Every field's description is what `conformance schema` publishes. Canonical para
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -269,6 +269,15 @@ class Step(Model):
     reread: Annotated[Bool, Field(description="Read x again after the call: it must be what it was.")] = False
 
 
+class Carried(Model):
+    """State that another layer arrived at, as when a trained model is ported."""
+
+    source: Annotated[str, Field(alias="from", min_length=1, description="The framework that the layer is trained in.")]
+    steps: Annotated[tuple[Mode, ...], Field(min_length=1, max_length=100, description="What it does before.")] = (
+        "train",
+    )
+
+
 #: A step, or the bare name of its mode.
 ShortStep = Annotated[
     Step,
@@ -362,6 +371,9 @@ class CaseSpec(Model):
     repeat: Annotated[
         Int, Field(ge=1, le=100, description="Run the case so many times, in new layers: every bit must be the same.")
     ] = 1
+    carried: Annotated[
+        Carried | None, Field(description="The layer starts from what one of another framework was trained to.")
+    ] = None
     expect: dict[str, Expectations] = {}
     documented: dict[str, Documented] = {}
 
@@ -378,6 +390,10 @@ class CaseSpec(Model):
         kinds = [name for name in ("layer", "native", "signature") if getattr(self, name) is not None]
         if len(kinds) != 1:
             raise ValueError("a case has exactly one of layer, native and signature")
+        if self.carried is not None and self.layer is None:
+            raise ValueError("only a layer in canonical terms can be carried from one framework to another")
+        if self.carried is not None and self.input is None:
+            raise ValueError("a layer that is carried needs the case's input for what it does before")
         if self.signature is not None:
             if self.rank is None:
                 raise ValueError("a signature case needs a rank")
@@ -422,6 +438,23 @@ class Case:
         """The frameworks that the case speaks to; None for all."""
         named = self.spec.native if self.spec.native is not None else self.spec.signature
         return None if named is None else frozenset(named)
+
+    @property
+    def source(self) -> Case | None:
+        """The layer that this case's starts from, as a case of its own; None where it starts from `initial`."""
+        carried = self.spec.carried
+        if carried is None:
+            return None
+        steps = tuple(Step(mode=mode) for mode in carried.steps)
+        changes: dict[str, Any] = {
+            "carried": None,
+            "steps": steps,
+            "gradient": None,
+            "repeat": 1,
+            "expect": {},
+            "documented": {},
+        }
+        return replace(self, spec=self.spec.model_copy(update=changes))
 
     def input_of(self, step: int) -> Input:
         """The input of a step, its own or the case's."""

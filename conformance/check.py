@@ -252,6 +252,10 @@ def _frameworks(case: Entry, known: frozenset[str] | None) -> Iterator[Fault]:
             if name not in known:
                 what = "an expectation that names no target" if place == "expect" else "names no target"
                 yield Fault(entry.key, f"{place}.{name}", what, nearest(name, known))
+    for name, entry in _inside(case, "carried"):
+        source = entry.node.value
+        if name == "from" and isinstance(source, str) and source not in known:
+            yield Fault(entry.mark, "carried.from", "names no target", nearest(source, known))
 
 
 def _initial_lengths(spec: CaseSpec, case: Entry) -> Iterator[Fault]:

@@ -104,6 +104,17 @@ def report(run: Annotated[Path, typer.Argument(help="A stored run.")]) -> None:
     write(run)
 
 
+@app.command()
+def findings(
+    run: Annotated[Path, typer.Argument(help="A stored run.")],
+    into: Annotated[Optional[Path], typer.Option(help="A Markdown file with a place for them.")] = None,
+) -> None:
+    """Print what a stored run found as Markdown tables, or put them into a document."""
+    from conformance.commands.findings import show
+
+    show(run, into)
+
+
 def main() -> None:
     """Run the command line; a person's mistake is a message and exit code 2, never a traceback."""
     for word in ("SIGTERM", "SIGHUP"):  # as Ctrl-C does: workers end, and nothing half-written stays

@@ -69,6 +69,7 @@ class Verdict:
         because: the diagnosis as a sentence with its evidence, or why the verdict was expected.
         tensors: every tensor against the reading that it comes closest to.
         accepted: the conventions of that reading.
+        reason: why something other than agreement was expected, in the words of the case or the profile.
     """
 
     verdict: VerdictName
@@ -80,6 +81,7 @@ class Verdict:
     tensors: Mapping[str, TensorResult] = field(default_factory=dict)
     error: Failure | None = None
     accepted: Conventions = CANONICAL
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def judge(oracle: Oracle, under: Under, observation: Observation) -> Verdict:
         finding.tensors,
         finding.error,
         finding.accepted,
+        reason,
     )
 
 

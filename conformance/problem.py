@@ -7,6 +7,7 @@ tensors under every NumPy version.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -117,8 +118,12 @@ class Problem:
         return digest.hexdigest()
 
 
-def materialise(case: Case) -> Problem:
-    """Draw and round a case's tensors. A signature case has none."""
+def materialise(case: Case, carried: Mapping[str, Array] | None = None) -> Problem:
+    """Draw and round a case's tensors. A signature case has none.
+
+    Args:
+        carried: of a case with a `source`: γ, β, running_mean and running_var, (features,), that it ended with.
+    """
     if case.kind == "signature":
         return Problem(case, (), {}, "float32", 0)
     layer = case.spec.layer
@@ -138,6 +143,7 @@ def materialise(case: Case) -> Problem:
         values = getattr(layer.initial, name) if layer else None
         if values is not None:
             initial[name] = rounded(vector(values, features, position), layer_dtype)
+    initial |= {name: value for name, value in (carried or {}).items() if name in INITIAL}
     return Problem(case, tuple(calls), initial, layer_dtype, features)
 
 

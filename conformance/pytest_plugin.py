@@ -131,6 +131,7 @@ class Bench:
         Raises:
             Unexpected: the target cannot run.
         """
+        from conformance.carried import NothingCarried
         from conformance.judge import Under, judge
         from conformance.pairs import Side
         from conformance.pool import Pool, Started
@@ -140,7 +141,10 @@ class Bench:
             return known
         if self._pool is None:
             self._pool = Pool(wanted)
-        oracle = self.oracle(case)
+        try:
+            oracle = self.oracle(case)
+        except NothingCarried as error:
+            raise Unexpected(str(error)) from error
         (observed,) = self._pool.observe([(oracle.problem, [target])])
         start = self._pool.starts[target.name]
         if observed.observation is None or not isinstance(start, Started):
@@ -152,8 +156,8 @@ class Bench:
 
     def oracle(self, case: Case) -> Oracle:
         """The reference of a case; the oldest cases' references and observations are forgotten."""
+        from conformance.carried import carried
         from conformance.oracle import Oracle
-        from conformance.problem import materialise
 
         place = _place(case)
         if place not in self._oracles:
@@ -161,7 +165,8 @@ class Bench:
                 oldest = next(iter(self._oracles))
                 del self._oracles[oldest]
                 self._sides = {key: side for key, side in self._sides.items() if key[0] != oldest}
-            self._oracles[place] = Oracle(materialise(case))
+            assert self._pool is not None  # `side` comes first
+            self._oracles[place] = Oracle(carried(case, self._pool))
         return self._oracles[place]
 
     def close(self) -> None:
@@ -229,9 +234,13 @@ class ConformanceItem(pytest.Item):
     """A case on some targets."""
 
     def __init__(self, *, case: Case, targets: Sequence[Target], **rest: Any) -> None:
+        from conformance.carried import source_of
+
         super().__init__(**rest)
         self.case = case
         self.targets = targets
+        source = source_of(case, _bench(self.config).targets)
+        self.needed = (*targets, *([source] if source else []))
         markers = {target.framework for target in targets}
         for key in ("mode", "dtype"):
             markers.update(case.features.get(key, ()))
@@ -242,7 +251,7 @@ class ConformanceItem(pytest.Item):
     def sides(self) -> list[Side]:
         """The case on each of the item's targets."""
         bench = _bench(self.config)
-        wanted = {target.name for item in self.session.items for target in getattr(item, "targets", ())}
+        wanted = {target.name for item in self.session.items for target in getattr(item, "needed", ())}
         return [bench.side(self.case, t, [t for t in bench.targets if t.name in wanted]) for t in self.targets]
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:

@@ -121,6 +121,7 @@ class RunWriter:
                 "expected": verdict.expected,
                 "diagnosis": verdict.diagnosis,
                 "because": verdict.because,
+                "reason": verdict.reason,
                 "seconds": round(verdict.seconds, 6),
                 "tensors": _tensors(verdict.tensors),
                 "error": error,

@@ -118,6 +118,7 @@ class _Verdict(_Said):
     expected: str
     diagnosis: str | None
     because: str
+    reason: str = ""
     seconds: float
     tensors: dict[str, _Tensor]
     error: _Error | None

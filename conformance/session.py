@@ -6,11 +6,13 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from conformance.carried import NothingCarried, carried, source_of
 from conformance.case import Case
 from conformance.judge import Under, Verdict, judge
+from conformance.observation import Observation, broken
 from conformance.oracle import Oracle
 from conformance.pairs import Agreement, Side, judge_pair
-from conformance.pool import Observed, Pool, Started
+from conformance.pool import Pool, Started
 from conformance.problem import Problem, materialise
 from conformance.target import Target
 
@@ -29,7 +31,9 @@ Watch = Callable[[Case, Target, Verdict], None]
 
 
 def targets_of(case: Case, targets: Sequence[Target]) -> list[Target]:
-    """The targets that a case speaks to."""
+    """The targets that a case speaks to; none where the one is missing that its layer is carried from."""
+    if case.source is not None and source_of(case, targets) is None:
+        return []
     return [target for target in targets if case.frameworks is None or target.framework in case.frameworks]
 
 
@@ -38,8 +42,13 @@ def judged(cases: Sequence[Case], pool: Pool, watch: Watch | None = None) -> Ite
 
     A case is judged on each target as soon as that target answers; tensors are held only while a case is under way.
     """
-    spoken_to = ((case, targets_of(case, pool.targets)) for case in cases)
-    asked = ((materialise(case), targets) for case, targets in spoken_to if targets)
+    spoken_to = [(case, targets_of(case, pool.targets)) for case in cases]
+    ported = {case.id: _carried(case, pool) for case, targets in spoken_to if targets and case.source is not None}
+    asked = (
+        (ported[case.id][0] if case.id in ported else materialise(case), targets)
+        for case, targets in spoken_to
+        if targets
+    )
     opened: dict[int, tuple[Oracle, Settled]] = {}
     done: dict[int, Settled] = {}
     following = itertools.count(pool.asked)
@@ -48,7 +57,8 @@ def judged(cases: Sequence[Case], pool: Pool, watch: Watch | None = None) -> Ite
         if observed.index not in opened:
             opened[observed.index] = (Oracle(observed.problem), Settled(observed.problem))
         oracle, settled = opened[observed.index]
-        side = _side(oracle, pool, observed)
+        _, failed = ported.get(observed.problem.case.id, (None, None))
+        side = _side(oracle, pool, observed.target, failed or observed.observation)
         if side is not None:
             settled.sides[observed.target.name] = side
             if watch is not None:
@@ -62,12 +72,20 @@ def judged(cases: Sequence[Case], pool: Pool, watch: Watch | None = None) -> Ite
             expected = next(following)
 
 
-def _side(oracle: Oracle, pool: Pool, observed: Observed) -> Side | None:
-    start = pool.starts.get(observed.target.name)
-    if observed.observation is None or not isinstance(start, Started):
+def _carried(case: Case, pool: Pool) -> tuple[Problem, Observation | None]:
+    """The case with the state that it starts from; with what stands for every observation of it if there is none."""
+    try:
+        return carried(case, pool), None
+    except NothingCarried as error:
+        return materialise(case), broken(str(error), "NothingCarried")
+
+
+def _side(oracle: Oracle, pool: Pool, target: Target, observation: Observation | None) -> Side | None:
+    start = pool.starts.get(target.name)
+    if observation is None or not isinstance(start, Started):
         return None
-    under = Under(observed.target.name, observed.target.profile, start.facts)
-    return Side(under, observed.observation, judge(oracle, under, observed.observation))
+    under = Under(target.name, target.profile, start.facts)
+    return Side(under, observation, judge(oracle, under, observation))
 
 
 def _judge_pairs(oracle: Oracle, settled: Settled, targets: Sequence[Target]) -> None:

@@ -44,6 +44,9 @@ def explain(case_id: str, paths: Sequence[Path], named: Sequence[str], device: s
         )
     if not any(targets_of(case, targets) for case in found):
         spoken_to = ", ".join(sorted(found[0].frameworks or ()))
+        if found[0].spec.carried is not None:
+            source = found[0].spec.carried.source
+            raise UsageError(f"case {case_id!r} needs {source}, which its layer comes from", hint=f"add -t {source}")
         raise UsageError(f"case {case_id!r} speaks to {spoken_to} only", hint="name one of them with -t")
     with Pool(targets) as pool:
         for settled in judged(found, pool):

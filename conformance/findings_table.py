@@ -1,0 +1,86 @@
+"""What a run found beyond agreement, as Markdown tables that a document holds between two marks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from conformance.diagnose import CATALOGUE
+from conformance.errors import UsageError
+from conformance.findings import parts
+from conformance.run_folder import Run
+from conformance.safe_text import clean, markdown, markdown_cell, markdown_code
+
+#: The lines of a document between which the tables stand.
+BEGIN, END = "<!-- findings: begin -->", "<!-- findings: end -->"
+
+#: Verdicts that say that something is wrong or lost even where they are expected.
+_FINDINGS = ("divergent", "inaccurate", "crashed", "timeout")
+
+_SENTENCES = {hypothesis.name: hypothesis.sentence for hypothesis in CATALOGUE}
+
+Line = dict[str, Any]
+
+
+def tables(run: Run) -> str:
+    """Findings, then the conventions that profiles declare and cases prove, by target, in the order of the cases."""
+    version = {target["name"]: target["facts"].get("version", "") for target in run.targets}
+    order = {name: place for place, name in enumerate(version)}
+    found: dict[tuple[str, str, str], list[str]] = {}
+    held: dict[tuple[str, str], list[str]] = {}
+    for line in sorted(run.verdicts, key=lambda line: order[line["target"]]):
+        unexpected = line["status"] == "unexpected"
+        if unexpected or line["verdict"] in _FINDINGS:
+            words = "" if unexpected else line.get("reason", "")
+            words = words or line["because"] or (line["error"] or {}).get("message", "")
+            found.setdefault((line["target"], line["verdict"], words), []).append(line["case"])
+        elif line["verdict"] == "conventional":
+            for name in parts(line["diagnosis"]):
+                held.setdefault((line["target"], name), []).append(line["case"])
+    findings = [
+        (_where(target, version), _words(what), f"{verdict}: {_cases(cases)}")
+        for (target, verdict, what), cases in found.items()
+    ]
+    conventions = [
+        (_where(target, version), _words(_SENTENCES.get(name, name.replace("-", " "))), _cases(cases))
+        for (target, name), cases in held.items()
+    ]
+    return "\n\n".join(
+        (
+            f"{len(findings)} findings and {len(conventions)} declared conventions, from {len(run.cases)} cases.",
+            _table(("framework", "what happens", "verdict and cases"), findings),
+            _table(("framework", "what it does by convention", "cases that need it"), conventions),
+        )
+    )
+
+
+def inserted(document: str, tables: str, name: str) -> str:
+    """The document with the tables between its marks.
+
+    Raises:
+        UsageError: the document does not hold both marks, once and in order.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in rest or END in after:
+        raise UsageError(f"{name} has no place for findings", hint=f"put a line {BEGIN} and a line {END} into it")
+    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
+
+
+def _where(target: str, version: dict[str, str]) -> str:
+    return f"{markdown(clean(target), 60)} {markdown(clean(version[target]), 40)}"
+
+
+def _words(text: str) -> str:
+    return markdown(" ".join(clean(text).split()), 600)
+
+
+def _cases(cases: Sequence[str]) -> str:
+    """The first case, and how many more show the same."""
+    first = markdown_cell(markdown_code(cases[0], 120))
+    return first if len(cases) == 1 else f"{first} and {len(cases) - 1} more"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines: list[Sequence[str]] = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
