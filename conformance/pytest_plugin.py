@@ -40,6 +40,8 @@ _MARKERS = {
     "bfloat16": "on bfloat16 inputs",
     "int64": "on int64 inputs",
     "int32": "on int32 inputs",
+    "cpu": "on the CPU; `cpu and cuda` are the pairs that hold one against the other",
+    "cuda": "on a CUDA device",
 }
 
 
@@ -241,7 +243,7 @@ class ConformanceItem(pytest.Item):
         self.targets = targets
         source = source_of(case, _bench(self.config).targets)
         self.needed = (*targets, *([source] if source else []))
-        markers = {target.framework for target in targets}
+        markers = {word for target in targets for word in (target.framework, target.options["device"])}
         for key in ("mode", "dtype"):
             markers.update(case.features.get(key, ()))
         for marker in sorted(markers):

@@ -381,6 +381,15 @@ def test_pairs_carry_the_markers_of_both(pytester: pytest.Pytester, folder: Path
     assert node_ids(result) == [f"cases/small.yaml::plain::numpy~{other}"]
 
 
+def test_pairs_of_two_devices_are_chosen_by_both(pytester: pytest.Pytester, folder: Path) -> None:
+    targets = options("torch", "torch,device=cuda", "keras")
+    result = pytester.runpytest(*targets, "--collect-only", "-q", "-m", "cpu and cuda and torch", "-k", "plain")
+    assert node_ids(result) == [
+        "cases/small.yaml::plain::torch~torch,device=cuda",
+        "cases/small.yaml::plain::torch,device=cuda~keras",
+    ]
+
+
 def test_markers_explain_themselves(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest(*PLUGIN, "--markers")
     result.stdout.fnmatch_lines(["@pytest.mark.pair: *", "@pytest.mark.train: *", "@pytest.mark.float32: *"])
