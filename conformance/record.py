@@ -123,6 +123,7 @@ class RunWriter:
                 "because": verdict.because,
                 "seconds": round(verdict.seconds, 6),
                 "tensors": _tensors(verdict.tensors),
+                "tried": [{"name": each.name, "off": _finite(each.off)} for each in verdict.tried],
                 "error": error,
                 "received": observation.received,
                 "facts": list(observation.facts),
