@@ -1,47 +1,41 @@
 """How far rounding may take a correct implementation from the reference, element by element.
 
-The bounds follow from the data, by first-order error analysis (Higham, "Accuracy and Stability of Numerical
-Algorithms", 2002, ch. 3 and 4; Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983). u is
-the unit roundoff of the accumulator, u_o that of the output, n the values per channel, h the depth of a summation and
-γ_h = h·u/(1−h·u). With x̂ = (x−μ)·inv:
+docs/bounds.md derives every formula; the numbers in brackets are its equations, here and there. u is the unit roundoff
+of the accumulator, u_o that of the output, n the values per channel, h the depth of a summation, x̂ = (x−μ)·inv:
 
-    δμ   = (γ_h + u)·mean|x|
-    δσ²  = (h+4)·u·σ² + 3u|μ|σ + δμ²                       strict: two-pass and updating algorithms
-    δσ²  = (h+4)·u·(σ²+μ²) + 3u|μ|σ + δμ²                  weak: one-pass, E[x²] − μ², as long as it keeps d below ¼
-    d    = (δσ² + u(|σ²|+|ε|−|σ²+ε|))/(σ²+ε)      relative error of σ²+ε; a negative one of them cancels
-    q    = d/2                                    relative error of inv; weak: d/2·(1+d)
-    δx̂   = inv·δμ + |x̂|(q + 5u)
-    δy   = |γ|·δx̂ + 2u|β| + 3u(|γ|·inv·(|x|+|μ|) + |β|) + u_o|y| + η
-    δr'  = |1−m|·δr + |m|·δs + 3u(|(1−m)r| + |m·s|) + u(|r|+|s|) + u_o|r'| + η
-    δβ'  = 2√l·u·(√Σg² + |β'|) + u_o|β'| + η
-    δγ'  = (2√l+3)·u·√Σ(g·w)² + inv·δμ·|β'| + (q+4u)|γ'| + u_o|γ'| + η      with w = inv·(|x|+|μ|)
-    δx'  = |γ|·inv·((q+4u)|t| + δβ'/n + δx̂·|γ'|/n + |x̂|·δγ'/n + 3u(|g| + |β'|/n + |x̂·γ'|/n)) + u_o|dx| + η
-           where dx = γ·inv·t, t = g − β'/n − x̂·γ'/n
+    γ_h  = h·u/(1−h·u)                                                                                  (1)
+    δμ   = (γ_h + u)·mean|x|                                                                            (2)
+    δσ²  = (h+4)·u·σ² + 3u|μ|σ + δμ²                 strict: two-pass and updating algorithms           (3)
+    δσ²  = (h+4)·u·(σ²+μ²) + 3u|μ|σ + δμ²            weak: one-pass, as long as it keeps d below ¼      (4)
+    d    = (δσ² + u(|σ²|+|ε|−|σ²+ε|))/(σ²+ε)         relative error of σ²+ε                             (5)
+    q    = d/2, weak: d/2·(1+d)                      relative error of inv                              (6)
+    δx̂   = inv·δμ + |x̂|(q + 5u)                                                                         (7)
+    δy   = |γ|·δx̂ + 2u|β| + 3u(|γ|·inv·(|x|+|μ|) + |β|) + u_o|y| + η                                    (8)
+    δs   = δσ²·n/(n−1) + 2u·s                        of the variance that is stored                     (9)
+    δr'  = |1−m|·δr + |m|·δs + 3u(|(1−m)r| + |m·s|) + u(|r|+|s|) + u_o|r'| + η                          (10)
+    δβ'  = 2√l·u·(√Σg² + |β'|) + u_o|β'| + η                                                            (11)
+    δγ'  = (2√l+3)·u·√Σ(g·w)² + inv·δμ·|β'| + (q+4u)|γ'| + u_o|γ'| + η      with w = inv·(|x|+|μ|)      (12)
+    δx'  = |γ|·inv·((q+4u)|t| + a·δβ' + b(δx̂·|γ'| + |x̂|·δγ') + 3u(|g| + a|β'| + b|x̂·γ'|)) + u_o|dx| + η  (13)
+           where dx = γ·inv·t, t = g − a·β' − b·x̂·γ', and a = b = 1/n in training, 0 in evaluation
 
-3u(…) in δy admits the folded form y = x·a + b that real kernels use, and w, in place of |x̂|, its derivative
-dγ = inv·(Σg·x − μ·Σg); |β'| is as far as partial sums get; u(|r|+|s|) in δr' admits a momentum that was
-handed over in float32 as the weight of the other term (1 − 0.9 is not 0.1), and is left out where m is 0 or 1, which
-are exact. l in δβ' and δγ' is the length of a vector lane's chain: kernels sum gradients over n in 64 lanes or so,
-without blocks. Statistics that come from `running` carry the error they have accumulated in place of δμ and δσ². η is
-the smallest subnormal of the output, for gradual underflow.
-
-Conventions that are matters of precision widen these. h = l = n where `summation` is sequential, as in the weak grade.
-The weak δσ² and q hold where `variance` is one-pass.
-`statistics` that are rounded add their unit roundoff to the relative errors of μ and inv, `terms` to those of β', γ',
-t and its three parts.
-Subnormals that are flushed add the smallest normal number times what it is multiplied by on its way.
+Statistics that come from `running` carry the error they have accumulated in place of δμ and δσ². η is the smallest
+subnormal of the output. Conventions that are matters of precision widen these: (14) statistics and terms that are
+rounded, (15) subnormals that are flushed, (16) statistics that were recovered from the running ones, (17) what goes
+through a format of 11 bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.reference import CANONICAL, Arithmetic, Conventions, Trace
+from conformance.arithmetic import Arithmetic
+from conformance.conventions import CANONICAL, Conventions
+from conformance.layer import Trace
 
 Array = NDArray[Any]
 Grade = Literal["strict", "weak"]
@@ -94,6 +88,14 @@ class _Rounding:
         known = self.conventions.variances is not None
         return not known and (self.grade == "weak" or self.conventions.variance == "one-pass")
 
+    def depth(self, n: int) -> int:
+        """h: n terms are never summed deeper than n, and blocked or pairwise no deeper than `BLOCKED_DEPTH`."""
+        return n if self.sequential else min(n, BLOCKED_DEPTH)
+
+    def lane(self, n: int) -> int:
+        """l: as `depth`, but a 64th of n where that is longer."""
+        return max(self.depth(n), n // 64)
+
 
 def _rounding(grade: Grade, io_dtype: str, layer_dtype: str, conventions: Conventions) -> _Rounding:
     if conventions.precision == "float32":
@@ -143,141 +145,202 @@ def bounds(
     lower = arithmetic.lower
     dtypes = [io_dtype] * len(traces) if isinstance(io_dtype, str) else io_dtype
     start = np.zeros_like(lower(traces[0].before[0])) if traces else np.zeros(0)
-    held = (start, start)
+    held, earlier = (start, start), (start, start)
     found = []
     with np.errstate(all="ignore"):
         for trace, dtype in zip(traces, dtypes, strict=True):
-            step = _step_bounds(trace, lower, _rounding(grade, dtype, layer_dtype, conventions), held)
-            held = (step.running_mean, step.running_var)
-            found.append(step)
+            step = _Step(_lowered(trace, lower), _rounding(grade, dtype, layer_dtype, conventions), held)
+            held = step.running()
+            dx, dgamma, dbeta = step.gradients() if trace.g is not None else (None, None, None)
+            if conventions.parameter_gradients == "accumulated" and dgamma is not None and dbeta is not None:
+                dgamma, dbeta = earlier = (earlier[0] + dgamma, earlier[1] + dbeta)
+            found.append(StepBounds(step.output(), *held, dx, dgamma, dbeta))
     return found
 
 
-def _step_bounds(t: Trace, lower: Any, r: _Rounding, held: tuple[Array, Array]) -> StepBounds:
-    u, u_o, eta, tiny = r.u, UNIT_ROUNDOFF[r.io_dtype], SUBNORMAL[r.io_dtype], r.tiny
-    u_s = r.statistics
-    x, xhat, y = lower(t.x), np.abs(lower(t.xhat)), np.abs(lower(t.y))
-    mu, var, inv = lower(t.mu), lower(t.var), lower(t.inv)
-    gamma, beta = np.abs(lower(t.gamma)), np.abs(lower(t.beta))
-    n, h = t.count, _depth(x.shape[1], r)
-    kept = np.ones(x.shape[1]) if t.mask is None else t.mask
-    exact_mean = lower(t.mu) if t.mean is None else lower(t.mean)
-    delta_mean = (_gamma(h, u) + u) * np.where(kept, np.abs(x), 0).sum(1) / max(n, 1) + u_s * np.abs(exact_mean) + tiny
-    recovered = None
-    if r.conventions.variances is not None and t.weight:  # from running_var, and its rounding with it
-        recovered = 8 * u * (np.abs(lower(t.before[1])) + np.abs(lower(t.running_var))) / abs(t.weight)
-    if t.batch:
-        delta_mu = delta_mean
-        delta_var = _delta_var(var, mu, delta_mean, h, t, r) if recovered is None else recovered
-    else:
-        delta_mu, delta_var = held
-    cancelled = u * (np.abs(var) + abs(t.eps) - np.abs(var + t.eps))
-    d = np.where(np.isinf(var + t.eps), 0.0, (delta_var + cancelled) / (var + t.eps))
-    q = d / 2 * (1 + d if r.one_pass else 1) + 2 * u_s
-    delta_xhat = (inv * delta_mu)[:, None] + xhat * (q + 5 * u)[:, None] + tiny * (inv[:, None] + 1)
-    spanned = inv[:, None] * (np.abs(x) + np.abs(mu)[:, None])
-    folded = gamma[:, None] * spanned + beta[:, None]
-    delta_y = gamma[:, None] * delta_xhat + 2 * u * beta[:, None] + 3 * u * folded + u_o * y + eta
-    delta_y = delta_y + tiny * (xhat + np.abs(x) + np.abs(mu)[:, None] + 3)
+def _lowered(t: Trace, lower: Callable[[Array], Array]) -> Trace:
+    """A trace in float64."""
 
-    delta_state = held
-    if t.weight is not None and t.mean is not None and t.sample_var is not None:
-        mean, sample_var = lower(t.mean), lower(t.sample_var)
-        delta_sample = _delta_var(sample_var, mean, delta_mean, h, t, r) if recovered is None else recovered
-        delta_sample = delta_sample * n / max(n - 1, 1)
-        delta_sample = delta_sample + 2 * (u + u_s) * np.abs(sample_var)
-        m, before, after = abs(t.weight), [lower(r) for r in t.before], (lower(t.running_mean), lower(t.running_var))
-        delta_state = (
-            _delta_running(m, before[0], mean, delta_mean, held[0], after[0], u + u_s, r),
-            _delta_running(m, before[1], sample_var, delta_sample, held[1], after[1], u + u_s, r),
+    def each(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(each(item) for item in value)
+        return lower(value) if isinstance(value, np.ndarray) and value is not t.mask else value
+
+    return Trace(**{name: each(value) for name, value in vars(t).items()})
+
+
+class _Step:
+    """One step's errors, stage by stage; `t` is its trace in float64, `held` the errors of the statistics before."""
+
+    def __init__(self, t: Trace, r: _Rounding, held: tuple[Array, Array]) -> None:
+        self.t, self.r, self.held = t, r, held
+        self.u_o, self.eta = UNIT_ROUNDOFF[r.io_dtype], SUBNORMAL[r.io_dtype]
+        self.h = r.depth(t.x.shape[1])
+        kept = np.ones(t.x.shape[1]) if t.mask is None else t.mask
+        size = np.where(kept, np.abs(t.x), 0).sum(1) / max(t.count, 1)
+        if r.conventions.shared != "nothing":
+            size = np.full_like(size, size.max(initial=0))
+        mean = t.mu if t.mean is None else t.mean
+        self.kept = kept
+        self.delta_mean = self._recovered(0, r.conventions.means)
+        if self.delta_mean is None:
+            self.delta_mean = (_gamma(self.h, r.u) + r.u) * size + r.statistics * np.abs(mean) + r.tiny  # (2)
+        self.recovered_var = self._recovered(1, r.conventions.variances)
+        if t.batch:
+            self.delta_mu, delta_var = self.delta_mean, self._delta_var(t.var, t.mu)
+        else:
+            self.delta_mu, delta_var = held
+        q = self._inverse(delta_var)
+        self.xhat = np.abs(t.xhat)
+        self.q = q + 2 * r.statistics
+        self.delta_xhat = (t.inv * self.delta_mu)[:, None] + self.xhat * (self.q + 5 * r.u)[:, None]  # (7)
+        self.delta_xhat = self.delta_xhat + r.tiny * (t.inv[:, None] + 1)
+        self.spanned = t.inv[:, None] * (np.abs(t.x) + np.abs(t.mu)[:, None])
+
+    def _recovered(self, which: int, given: Any) -> Any:
+        """(16): what followed from a running statistic has the rounding of its update, magnified by 1/m."""
+        if given is None or not self.t.weight:
+            return None
+        after = (self.t.running_mean, self.t.running_var)[which]
+        return 8 * self.r.u * (np.abs(self.t.before[which]) + np.abs(after)) / abs(self.t.weight)
+
+    def _delta_var(self, var: Array, mu: Array) -> Array:
+        """δσ²; a one-pass variance also loses what it cancels, σ² + μ², up to a quarter of what it is added to."""
+        if self.recovered_var is not None:
+            return np.asarray(self.recovered_var)
+        u, delta = self.r.u, self.delta_mean
+        two_pass = (self.h + 4) * u * var + 3 * u * np.abs(mu) * np.sqrt(var) + delta * delta + self.r.tiny  # (3)
+        if not self.r.one_pass:
+            return np.asarray(two_pass)
+        one_pass = two_pass + (self.h + 4) * u * mu * mu  # (4)
+        return np.maximum(two_pass, np.minimum(one_pass, (var + self.t.eps) / 4))
+
+    def _inverse(self, delta_var: Array) -> Array:
+        """q, relative."""
+        t, r = self.t, self.r
+        cancelled = r.u * np.maximum(np.abs(t.var) + abs(t.eps) - np.abs(t.radicand), 0)
+        d = np.where(np.isinf(t.radicand), 0.0, (delta_var + cancelled) / t.radicand)  # (5)
+        q = d / 2 * (1 + d if r.one_pass else 1)  # (6)
+        if r.conventions.divisor == "variance":
+            q = 2 * q
+        if r.conventions.coarse == "deviation":
+            q = q + _ties(1 / np.sqrt(t.radicand), q + 3 * r.u) / t.inv  # (17)
+        return np.asarray(q)
+
+    def output(self) -> Array:
+        """δy."""
+        t, r = self.t, self.r
+        gamma, beta, y = np.abs(t.gamma)[:, None], np.abs(t.beta)[:, None], np.abs(t.y)
+        folded = gamma * self.spanned + beta
+        delta = gamma * self.delta_xhat + 2 * r.u * beta + 3 * r.u * folded + self.u_o * y + self.eta  # (8)
+        if r.conventions.coarse == "factors":
+            delta = delta + gamma * _ties(self.xhat, _over(self.delta_xhat, self.xhat))  # (17)
+        if r.conventions.coarse == "output":
+            exact = t.gamma[:, None] * t.xhat + t.beta[:, None]
+            return np.asarray(_ties(exact, _over(delta, np.abs(exact))) + self.eta)  # (17)
+        return np.asarray(delta + r.tiny * (self.xhat + np.abs(t.x) + np.abs(t.mu)[:, None] + 3))
+
+    def running(self) -> tuple[Array, Array]:
+        """δr' of the mean and of the variance."""
+        t, r = self.t, self.r
+        if t.weight is None or t.mean is None or t.sample_var is None:
+            return self.held
+        biased = t.sample_var / t.correction
+        if r.conventions.stored != "variance":
+            biased = t.var if t.batch else np.square(biased)
+        delta = self._delta_var(biased, t.mean) * t.correction + 2 * (r.u + r.statistics) * np.abs(t.sample_var)  # (9)
+        if r.conventions.stored == "deviation":
+            delta = _over(delta, 2 * t.sample_var) + 2 * r.u * t.sample_var
+        return (
+            self._delta_running(t.before[0], t.mean, self.delta_mean, self.held[0], t.running_mean),
+            self._delta_running(t.before[1], t.sample_var, delta, self.held[1], t.running_var),
         )
-    if t.g is None or t.dx is None:
-        return StepBounds(delta_y, *delta_state, None, None, None)
 
-    g = np.abs(lower(t.g))
-    exact_dbeta, exact_dgamma = _parameter_gradients(t, lower)
-    beta_, gamma_ = np.abs(exact_dbeta), np.abs(exact_dgamma)
-    if t.batch:
-        delta_mu, q = delta_mu + (r.saved - u_s) * np.abs(mu), q + 2 * (r.saved - u_s)
-        delta_xhat = delta_xhat + (r.saved - u_s) * (inv * np.abs(mu))[:, None] + 2 * (r.saved - u_s) * xhat
-    root = 2 * np.sqrt(_lanes(x.shape[1], r)) * u
-    sum_dbeta = root * (np.sqrt((g * g).sum(1)) + beta_) + r.terms * beta_ + tiny * x.shape[1]
-    sum_dgamma = (root + 3 * u) * np.sqrt(((g * spanned) ** 2).sum(1)) + tiny * (
-        g * (1 + inv[:, None]) + xhat + spanned + 1
-    ).sum(1)
-    if n:
-        sum_dgamma = sum_dgamma + inv * delta_mu * beta_ + (q + 4 * u + r.terms) * gamma_
-    dx = np.abs(lower(t.dx))
-    outer = (gamma * inv)[:, None]
-    if t.batch and n:
-        inner = _quotient(dx, outer)
-        through = (sum_dbeta / n)[:, None] + delta_xhat * (gamma_ / n)[:, None] + xhat * (sum_dgamma / n)[:, None]
-        spread = g + kept * ((beta_ / n)[:, None] + xhat * (gamma_ / n)[:, None])
-        delta_inner = (q + 4 * u + r.terms)[:, None] * inner + kept * through + (3 * u + r.terms) * spread
-    else:
-        delta_inner = (q + 4 * u)[:, None] * g
-    delta_dx = outer * delta_inner + u_o * dx + eta
-    met = xhat if t.batch else np.zeros_like(xhat)
-    delta_dx = delta_dx + tiny * (outer * (2 + met) + inv[:, None] + gamma[:, None] + g * (1 + met) + 1)
-    u_p, eta_p = UNIT_ROUNDOFF[r.layer_dtype], SUBNORMAL[r.layer_dtype]
-    return StepBounds(
-        delta_y,
-        *delta_state,
-        delta_dx,
-        sum_dgamma + u_p * gamma_ + eta_p,
-        sum_dbeta + u_p * beta_ + eta_p,
-    )
+    def _delta_running(self, before: Array, s: Array, delta_s: Array, delta_r: Array, after: Array) -> Array:
+        """δr' of one update."""
+        r, m, u = self.r, abs(self.t.weight or 0.0), self.r.u + self.r.statistics
+        handed_over = 0.0 if m in (0, 1) else u * (np.abs(before) + np.abs(s))
+        return np.asarray(
+            abs(1 - m) * delta_r
+            + m * delta_s
+            + 3 * u * (np.abs((1 - m) * before) + np.abs(m * s))
+            + handed_over
+            + UNIT_ROUNDOFF[r.layer_dtype] * np.abs(after)
+            + SUBNORMAL[r.layer_dtype]
+            + 3 * r.tiny
+        )  # (10)
 
+    def gradients(self) -> tuple[Array, Array, Array]:
+        """δx', δγ' and δβ'."""
+        t, r, u, inv, tiny = self.t, self.r, self.r.u, self.t.inv, self.r.tiny
+        assert t.g is not None
+        assert t.dx is not None
+        assert t.sums is not None
+        g, beta_, gamma_ = np.abs(t.g), np.abs(t.sums[0]), np.abs(t.sums[1])
+        delta_mu, delta_xhat, q = self.delta_mu, self.delta_xhat, self.q
+        if t.batch:
+            saved = r.saved - r.statistics
+            delta_mu, q = delta_mu + saved * np.abs(t.mu), q + 2 * saved
+            delta_xhat = delta_xhat + saved * (inv * np.abs(t.mu))[:, None] + 2 * saved * self.xhat  # (14)
+        n = t.x.shape[1]
+        root = 2 * np.sqrt(r.lane(n)) * u
+        delta_beta = root * (_norm(g) + beta_) + r.terms * beta_ + tiny * n  # (11), unrounded
+        delta_gamma = (root + 3 * u) * _norm(g * self.spanned) + tiny * (
+            g * (1 + inv[:, None]) + self.xhat + self.spanned + 1
+        ).sum(1)
+        if t.count:
+            delta_gamma = delta_gamma + inv * delta_mu * beta_ + (q + 4 * u + r.terms) * gamma_  # (12), unrounded
+        if r.conventions.coarse == "factors":
+            delta_gamma = delta_gamma + (g * _ties(self.xhat, _over(delta_xhat, self.xhat))).sum(1)  # (17)
 
-def _depth(n: int, r: _Rounding) -> int:
-    """h: n terms are never summed deeper than n, and blocked or pairwise no deeper than `BLOCKED_DEPTH`."""
-    return n if r.sequential else min(n, BLOCKED_DEPTH)
+        a, b = t.taken_off
+        gamma = np.ones_like(t.gamma) if r.conventions.dx_scale == "ignored" else np.abs(t.gamma)
+        outer, dx, kept = (gamma * inv)[:, None], np.abs(t.dx), self.kept
+        if a or b:
+            inner = _over(dx, outer)
+            through = a * delta_beta[:, None] + b * (delta_xhat * gamma_[:, None] + self.xhat * delta_gamma[:, None])
+            spread = g + kept * (a * beta_[:, None] + b * self.xhat * gamma_[:, None])
+            delta = (q + 4 * u + r.terms)[:, None] * inner + kept * through + (3 * u + r.terms) * spread
+        else:
+            delta = (q + 4 * u)[:, None] * g
+        delta_dx = outer * delta + self.u_o * dx + self.eta  # (13)
+        met = self.xhat if t.batch else np.zeros_like(self.xhat)
+        delta_dx = delta_dx + tiny * (outer * (2 + met) + inv[:, None] + gamma[:, None] + g * (1 + met) + 1)
+        delta_gamma, delta_beta = self._returned(delta_gamma, delta_beta)
+        return delta_dx, delta_gamma, delta_beta
 
-
-def _lanes(n: int, r: _Rounding) -> int:
-    """l: as `_depth`, but a 64th of n where that is longer."""
-    return max(_depth(n, r), n // 64)
+    def _returned(self, delta_gamma: Array, delta_beta: Array) -> tuple[Array, Array]:
+        """Bounds of dγ and dβ as they are handed out, and their rounding."""
+        t, c = self.t, self.r.conventions
+        u_p, eta_p = UNIT_ROUNDOFF[self.r.layer_dtype], SUBNORMAL[self.r.layer_dtype]
+        assert t.sums is not None
+        beta_, gamma_ = np.abs(t.sums[0]), np.abs(t.sums[1])
+        if c.dgamma == "unnormalised":
+            delta_gamma, gamma_ = delta_gamma / t.inv, gamma_ / t.inv
+        if c.parameter_gradients == "averaged" and t.count:
+            delta_gamma, delta_beta, gamma_, beta_ = (v / t.count for v in (delta_gamma, delta_beta, gamma_, beta_))
+        if c.parameter_gradients == "swapped":
+            delta_gamma, delta_beta, gamma_, beta_ = delta_beta, delta_gamma, beta_, gamma_
+        return delta_gamma + u_p * gamma_ + eta_p, delta_beta + u_p * beta_ + eta_p
 
 
 def _gamma(h: int, u: float) -> float:
-    """γ_h = h·u/(1−h·u), Higham's lemma 3.1."""
-    return h * u / (1 - h * u)
+    """γ_h of Higham's lemma 3.1."""
+    return h * u / (1 - h * u)  # (1)
 
 
-def _delta_var(var: Array, mu: Array, delta_mu: Array, h: int, t: Trace, r: _Rounding) -> Array:
-    """δσ²; a one-pass variance also loses what it cancels, σ² + μ², up to a quarter of what it is added to."""
-    two_pass = (h + 4) * r.u * var + 3 * r.u * np.abs(mu) * np.sqrt(var) + delta_mu * delta_mu + r.tiny
-    if not r.one_pass:
-        return np.asarray(two_pass)
-    one_pass = two_pass + (h + 4) * r.u * mu * mu
-    return np.maximum(two_pass, np.minimum(one_pass, (var + t.eps) / 4))
+def _norm(a: Array) -> Array:
+    """√Σa² over the last axis."""
+    return np.asarray(np.sqrt((a * a).sum(1)))
 
 
-def _delta_running(
-    m: float, before: Array, s: Array, delta_s: Array, delta_r: Array, after: Array, u: float, r: _Rounding
-) -> Array:
-    """δr' of one update."""
-    kept, new = np.abs((1 - m) * before), np.abs(m * s)
-    handed_over = 0.0 if m in (0, 1) else u * (np.abs(before) + np.abs(s))
-    return np.asarray(
-        abs(1 - m) * delta_r
-        + m * delta_s
-        + 3 * u * (kept + new)
-        + handed_over
-        + UNIT_ROUNDOFF[r.layer_dtype] * np.abs(after)
-        + SUBNORMAL[r.layer_dtype]
-        + 3 * r.tiny
-    )
-
-
-def _parameter_gradients(t: Trace, lower: Any) -> tuple[Array, Array]:
-    """β' = Σg and γ' = Σg·x̂, also where the layer does not learn them: dx needs them."""
-    if t.dbeta is not None and t.dgamma is not None:
-        return lower(t.dbeta), lower(t.dgamma)
-    g, xhat = lower(t.g), lower(t.xhat)
-    return g.sum(1), (g * xhat).sum(1)
-
-
-def _quotient(a: Array, b: Array) -> Array:
+def _over(a: Array, b: Array) -> Array:
     """a/b, 0 where b is 0."""
-    return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
+    return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b != 0)
+
+
+def _ties(value: Array, relative: Array) -> Array:
+    """Spacing of numbers of 11 bits where a value of such a relative error may round either way, 0 elsewhere."""
+    spacing = np.ldexp(1.0, np.frexp(value)[1] - 11)
+    nearest_tie = np.abs(np.abs(np.abs(value) / spacing % 1) - 0.5) * spacing
+    return np.where(nearest_tie <= relative * np.abs(value), spacing, 0.0)

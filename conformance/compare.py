@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance.arithmetic import Arithmetic
 from conformance.problem import dtype_of
-from conformance.reference import Arithmetic
 
 Array = NDArray[Any]
 
@@ -56,12 +56,14 @@ class Expected:
         bound: largest admitted absolute error, float64, in the shape of `value`.
         dtype: name of the dtype a target must return; None for exact counters, which may be of any integer type.
         optional: a target that does not return it is not at fault.
+        grid: name of the coarser dtype whose numbers alone it may hold; None: any.
     """
 
     value: Array
     bound: Array
     dtype: str | None
     optional: bool = False
+    grid: str | None = None
 
 
 def compare(
@@ -87,6 +89,12 @@ def compare(
     if not observed.size:
         return TensorResult(0.0, 0.0, 0.0)
     with np.errstate(all="ignore"):
+        if expected.grid is not None:
+            beside = observed.astype(dtype_of(expected.grid)).astype(observed.dtype) != observed
+            if (beside & ~np.isnan(observed)).any():
+                return TensorResult(
+                    None, worst_index=_first(beside), problem=f"holds numbers that are no {expected.grid}"
+                )
         return _compare_numbers(observed, expected, arithmetic)
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from conformance.arithmetic import Double
 from conformance.case import SignatureText
 from conformance.compare import Array, Expected, TensorResult, compare
-from conformance.reference import Double
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|[-+]?inf")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conformance.diagnose import CATALOGUE
+from conformance.catalogue import CATALOGUE
 from conformance.judge import VERDICTS
 from conformance.run_folder import Run
 

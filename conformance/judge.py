@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
+from conformance.arithmetic import Array
 from conformance.bounds import Grade
-from conformance.cancellation import recovered
 from conformance.case import Case
+from conformance.catalogue import CATALOGUE, HYPOTHESES, PRECISION, Hypothesis, name_change
 from conformance.compare import Expected, TensorResult, compare
-from conformance.diagnose import (
-    CANCELLED,
-    CATALOGUE,
-    PAIR_ELEMENTS,
-    PRECISION,
-    Check,
-    Diagnosis,
-    diagnose,
-    name_change,
-    worst,
-)
+from conformance.conventions import CANONICAL, Conventions
+from conformance.diagnose import PAIR_ELEMENTS, Check, Diagnosis, Search, Tried, words, worst
 from conformance.documents import against_document, against_signature
 from conformance.observation import Failure, Observation
 from conformance.oracle import Oracle
 from conformance.problem import from_wire
 from conformance.profile import Profile
-from conformance.reference import CANONICAL, Conventions
+from conformance.recovery import LOSSES, Loss, recovered
 
 VerdictName = Literal["conforms", "conventional", "inaccurate", "divergent", "refused", "crashed", "timeout", "broken"]
 #: The verdicts from best to worst, in which reports show them.
@@ -70,6 +62,7 @@ class Verdict:
         tensors: every tensor against the reading that it comes closest to.
         accepted: the conventions of that reading.
         reason: why something other than agreement was expected, in the words of the case or the profile.
+        tried: the hypotheses that came closest to explaining a mismatch; empty where none was sought.
     """
 
     verdict: VerdictName
@@ -82,6 +75,7 @@ class Verdict:
     error: Failure | None = None
     accepted: Conventions = CANONICAL
     reason: str = ""
+    tried: tuple[Tried, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,12 +89,17 @@ class _Finding:
     error: Failure | None = None
     accepted: Conventions = CANONICAL
     contradicts: str = ""
+    tried: tuple[Tried, ...] = ()
 
 
-def judge(oracle: Oracle, under: Under, observation: Observation) -> Verdict:
-    """Hold what a target returned against the reference, and the verdict against what the case expects."""
+def judge(oracle: Oracle, under: Under, observation: Observation, *, seek_cause: bool = True) -> Verdict:
+    """Hold what a target returned against the reference, and the verdict against what the case expects.
+
+    Args:
+        seek_cause: whether to look for the cause of a mismatch; without it, what diverges is unexplained.
+    """
     case = oracle.problem.case
-    finding = _find(oracle, under, observation)
+    finding = _find(oracle, under, observation, seek_cause)
     allowed, reason, diagnosis = expectation(case, under)
     meaningless = _meaningless(oracle, under)
     if meaningless is not None and allowed == AGREEMENT:
@@ -121,6 +120,7 @@ def judge(oracle: Oracle, under: Under, observation: Observation) -> Verdict:
         finding.error,
         finding.accepted,
         reason,
+        finding.tried,
     )
 
 
@@ -147,7 +147,7 @@ def _expected_cause(finding: _Finding, wanted: str) -> bool:
     return (finding.diagnosis or "unexplained") == wanted
 
 
-def _find(oracle: Oracle, under: Under, observation: Observation) -> _Finding:
+def _find(oracle: Oracle, under: Under, observation: Observation, seek_cause: bool) -> _Finding:
     if observation.fate != "answered":
         return _Finding(observation.fate, error=observation.failure)
     if observation.refusal is not None:
@@ -157,7 +157,7 @@ def _find(oracle: Oracle, under: Under, observation: Observation) -> _Finding:
     meaningless = _meaningless(oracle, under)
     if meaningless is not None:
         return _Finding("divergent", "accepted", f"accepted what has no value: {meaningless}")
-    return _find_reading(oracle, under, observation)
+    return _find_reading(oracle, under, observation, seek_cause)
 
 
 def _meaningless(oracle: Oracle, under: Under) -> str | None:
@@ -169,13 +169,16 @@ def _first_line(failure: Failure) -> str:
     return f"{failure.type}: {failure.message.strip().splitlines()[0] if failure.message.strip() else ''}"
 
 
-def _find_reading(oracle: Oracle, under: Under, observation: Observation) -> _Finding:
+def _find_reading(oracle: Oracle, under: Under, observation: Observation, seek_cause: bool) -> _Finding:
     """Try the readings from best to worst: canonical, declared, with one fault, weak, less precise, with two faults."""
     case = oracle.problem.case
+    observed = {name: from_wire(wire) for name, wire in observation.tensors.items()}
 
-    def check(conventions: Conventions, grade: Grade = "strict") -> Mapping[str, TensorResult]:
+    def check(
+        conventions: Conventions, first: Collection[str] = (), grade: Grade = "strict"
+    ) -> Mapping[str, TensorResult]:
         expected = oracle.expected(under.profile, conventions, grade)
-        return _compare_all(oracle, under, observation, expected)
+        return _compare_all(oracle, under, observation, observed, expected, first)
 
     declared = under.profile.declared(case, dict(under.facts))
     meant = {field: value for field, value in declared.items() if field not in _OF_PRECISION}
@@ -190,40 +193,45 @@ def _find_reading(oracle: Oracle, under: Under, observation: Observation) -> _Fi
     for reading in (meant, declared):
         if reading and _ok(held := check(CANONICAL.but(**reading))):
             needed = _needed(reading, check)
-            words = [name_change(*change) for change in needed.items()]
+            told = [name_change(*change) for change in needed.items()]
             return _Finding(
                 "conventional",
-                "+".join(name for name, _ in words),
-                ", and ".join(sentence for _, sentence in words),
+                "+".join(name for name, _ in told),
+                ", and ".join(sentence for _, sentence in told),
                 held,
                 accepted=CANONICAL.but(**needed),
             )
     results = check(profiled)
     if profiled.variance == "one-pass" and _numbers(results):
-        cancelled = _cancelled(oracle, under, observation, profiled, check)
+        cancelled = _recovered(LOSSES[:1], oracle, under, observed, Search(profiled, check))
         if cancelled is not None:
             return _Finding("conventional", cancelled.name, str(cancelled), results, accepted=profiled)
-    structural = _structural(results)
-    if structural is not None:
-        return _Finding("divergent", *structural, tensors=results, accepted=profiled)
-    found = diagnose(profiled, check, 1)
+    plain = _plain(results)
+    if plain is not None:
+        return _Finding("divergent", *plain, tensors=results, accepted=profiled)
+    search = Search(profiled, check)
+
+    def divergent(found: Diagnosis) -> _Finding:
+        return _Finding("divergent", found.name, str(found), results, accepted=profiled, tried=search.tried)
+
+    found = search.one() if seek_cause else None
     if found is not None:
-        return _divergent(found, results, profiled)
-    less_precise = diagnose(profiled, check, 1, PRECISION)
+        return divergent(found)
+    less_precise = search.one(PRECISION) if seek_cause else None
     for conventions in sorted({CANONICAL, CANONICAL.but(**meant), profiled}, key=lambda held: worst(check(held))):
-        weak = check(conventions, "weak")
+        weak = check(conventions, grade="weak")
         if _ok(weak):
             strict = check(conventions)
             because = f"right, but {worst(strict):.2g} times the strict bound off, {worst(weak):.2g} of the weak one"
             name = less_precise.name if less_precise else None
-            return _Finding("inaccurate", name, because, strict, accepted=conventions)
-    found = less_precise or _cancelled(oracle, under, observation, profiled, check)
-    if found is None and all(call.x.size <= PAIR_ELEMENTS for call in oracle.problem.calls):
-        found = diagnose(profiled, check, 2, CATALOGUE)
+            return _Finding("inaccurate", name, because, strict, accepted=conventions, tried=search.tried)
+    if seek_cause:
+        found = less_precise or _recovered(LOSSES, oracle, under, observed, search)
+        if found is None and all(call.x.size <= PAIR_ELEMENTS for call in oracle.problem.calls):
+            found = search.two(CATALOGUE) or _recovered(LOSSES, oracle, under, observed, search, HYPOTHESES)
     if found is not None:
-        return _divergent(found, results, profiled)
-    name, result = max(results.items(), key=lambda item: item[1].off)
-    return _Finding("divergent", "unexplained", f"{name} {_words(result)}", results, accepted=profiled)
+        return divergent(found)
+    return _Finding("divergent", "unexplained", words(results), results, accepted=profiled, tried=search.tried)
 
 
 def _numbers(results: Mapping[str, TensorResult]) -> bool:
@@ -235,29 +243,32 @@ def _numbers(results: Mapping[str, TensorResult]) -> bool:
 _OF_PRECISION = {field for hypothesis in PRECISION for field in hypothesis.changes}
 
 
-def _cancelled(
-    oracle: Oracle, under: Under, observation: Observation, base: Conventions, check: Check
+def _recovered(
+    losses: Sequence[Loss],
+    oracle: Oracle,
+    under: Under,
+    observed: Mapping[str, Array],
+    search: Search,
+    besides: Sequence[Hypothesis | None] = (None,),
 ) -> Diagnosis | None:
-    """Whether the running variances that a target returned tell of a variance lost to cancellation."""
-    steady = base.but(variance="two-pass")
-    variances = {
-        name: from_wire(wire).astype(np.float64)
-        for name, wire in observation.tensors.items()
-        if name.startswith("running_var[")
+    """Whether the running statistics that a target returned tell of statistics that coarse arithmetic has lost.
+
+    Args:
+        besides: what may be the matter as well; None: nothing.
+    """
+    running = {
+        name: value.astype(np.float64)
+        for name, value in observed.items()
+        if name.startswith(("running_mean[", "running_var["))
     }
-    traces = oracle.reading(under.profile, steady).traces
-    supposed = recovered(traces, variances, steady, oracle.arithmetic, oracle.dtypes)
-    if supposed is None or not _ok(results := check(supposed)):
-        return None
-    return Diagnosis(CANCELLED.name, CANCELLED.sentence, worst(results), worst(check(base)))
-
-
-def _divergent(found: Diagnosis, results: Mapping[str, TensorResult], accepted: Conventions) -> _Finding:
-    return _Finding("divergent", found.name, str(found), results, accepted=accepted)
-
-
-def _words(result: TensorResult) -> str:
-    return result.problem or f"is {result.ratio:.3g} bounds off at {list(result.worst_index or ())}"
+    for other in besides:
+        supposed = search.base.but(variance="two-pass", **(other.changes if other else {}))
+        traces = oracle.reading(under.profile, supposed).traces
+        for loss in losses:
+            found = recovered(loss, traces, running, supposed, oracle.arithmetic, oracle.dtypes)
+            if found is not None and _ok(results := search.check(found, search.failing)):
+                return search.diagnosis(results, *filter(None, (other, loss.cause)))
+    return None
 
 
 def _ok(results: Mapping[str, TensorResult]) -> bool:
@@ -269,17 +280,25 @@ def _needed(declared: dict[str, Any], check: Check) -> dict[str, Any]:
     needed = dict(declared)
     for name in declared:
         fewer = {other: value for other, value in needed.items() if other != name}
-        if _ok(check(CANONICAL.but(**fewer))):
+        if _ok(check(CANONICAL.but(**fewer), ())):
             needed = fewer
     return needed
 
 
-def _structural(results: Mapping[str, TensorResult]) -> tuple[str, str] | None:
-    """A difference in shape, dtype, device or presence, which no convention explains."""
+def _plain(results: Mapping[str, TensorResult]) -> tuple[str, str] | None:
+    """What no reading of the formulas explains and needs no search: a name for it, and a sentence.
+
+    A difference in shape, dtype, device or presence; x written to; parameters that moved; runs that differ.
+    """
     for name, result in results.items():
-        for words, kind in _STRUCTURAL.items():
-            if result.problem is not None and result.problem.startswith(words):
+        for begins, kind in _STRUCTURAL.items():
+            if result.problem is not None and result.problem.startswith(begins):
                 return kind, f"{name} {result.problem}"
+    failing = {name.partition("[")[0] for name, result in results.items() if not result.ok}
+    for tensors, kind, sentence in _TOUCHED:
+        if failing & tensors:
+            touched = {name: result for name, result in results.items() if name.partition("[")[0] in tensors}
+            return kind, f"{sentence}: {words(touched)}"
     return None
 
 
@@ -292,25 +311,41 @@ _STRUCTURAL = {
     "is on ": "device",
 }
 
+#: Tensors that no step may change, the name of that, and a sentence.
+_TOUCHED = (
+    ({"x"}, "input-changed", "the layer wrote to its input"),
+    ({"gamma", "beta"}, "parameters-changed", "γ or β is not what was set"),
+    ({"repeats_differing"}, "differs-from-run-to-run", "the same case gave other bits when it was run again"),
+)
+
 
 def _compare_all(
-    oracle: Oracle, under: Under, observation: Observation, expected: Mapping[str, Expected]
+    oracle: Oracle,
+    under: Under,
+    observation: Observation,
+    observed: Mapping[str, Array],
+    expected: Mapping[str, Expected],
+    first: Collection[str] = (),
 ) -> dict[str, TensorResult]:
-    """Every tensor that is expected or was returned, and every one that a document prints for this framework."""
+    """Every tensor that is expected or was returned, and every one that a document prints for this framework.
+
+    If one of those that come `first` is wrong, there is no more.
+    """
     device = str(under.facts.get("device", "cpu"))
-    results = {}
-    for name in dict.fromkeys((*expected, *observation.tensors)):
+    results: dict[str, TensorResult] = {}
+    for name in dict.fromkeys((*first, *expected, *observation.tensors)):
+        if any(not result.ok for result in list(results.values())[: len(first)]):
+            return results
         wire, wanted = observation.tensors.get(name), expected.get(name)
         if wire is None:
             if wanted is not None and not wanted.optional:
                 results[name] = compare(None, device, wanted, device, oracle.arithmetic)
         else:
-            results[name] = compare(from_wire(wire), wire.device, wanted, device, oracle.arithmetic)
+            results[name] = compare(observed[name], wire.device, wanted, device, oracle.arithmetic)
     document = oracle.problem.case.spec.documented.get(under.profile.framework)
     for name, text in (document.tensors if document else {}).items():
         if name in observation.tensors and name in expected:
-            tensor = from_wire(observation.tensors[name])
-            results[f"{name} as documented"] = against_document(tensor, expected[name], text)
+            results[f"{name} as documented"] = against_document(observed[name], expected[name], text)
         else:
             results[f"{name} as documented"] = TensorResult(None, problem="is missing")
     return results

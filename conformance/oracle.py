@@ -1,8 +1,9 @@
-"""The reference of one case: expected tensors and their bounds under any conventions, each computed once."""
+"""The reference of one case: expected tensors and their bounds under any conventions."""
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,22 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance.arithmetic import Arithmetic, Double, Multiprecision
 from conformance.bounds import SUBNORMAL, Grade, StepBounds, bounds
 from conformance.compare import Expected
+from conformance.conventions import Conventions
+from conformance.layer import Parameters, Trace, Values
 from conformance.problem import Call, Problem
 from conformance.profile import Profile
-from conformance.reference import (
-    Arithmetic,
-    Conventions,
-    Double,
-    Multiprecision,
-    Parameters,
-    Trace,
-    Values,
-    evaluate,
-)
+from conformance.reference import Batches, read
 
 Array = NDArray[Any]
+
+#: Numbers of the answers that an oracle keeps; those of a few readings of a tensor of a million elements.
+KEPT = 10_000_000
 
 _DIMENSIONS = {1: (2, 3), 2: (4,), 3: (5,)}
 
@@ -39,14 +37,17 @@ class Reading:
 
 
 class Oracle:
-    """Says what a case's tensors should be under given conventions; keeps its answers for as long as it lives."""
+    """Says what a case's tensors should be under given conventions.
+
+    It keeps its latest answers, up to `KEPT` numbers: a diagnosis supposes dozens of conventions, and targets share
+    them.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.dtypes = tuple({problem.layer_dtype, *(call.x.dtype.name for call in problem.calls)})
         self.arithmetic: Arithmetic = Multiprecision() if "float64" in self.dtypes else Double()
-        self._readings: dict[tuple[str, Conventions], Reading] = {}
-        self._expected: dict[tuple[str, Conventions, Grade], dict[str, Expected]] = {}
+        self._expected: OrderedDict[tuple[str, Conventions, Grade], dict[str, Expected]] = OrderedDict()
 
     @cached_property
     def undefined(self) -> str | None:
@@ -65,35 +66,39 @@ class Oracle:
         `profile` matters to native cases alone: it says what their constructor's words mean.
         """
         key = (*self._key(profile, conventions), grade)
-        if key not in self._expected:
-            self._expected[key] = self._tensors(self.reading(profile, conventions), grade, conventions)
-        return self._expected[key]
+        if key in self._expected:
+            self._expected.move_to_end(key)
+            return self._expected[key]
+        found = self._expected[key] = self._tensors(self.reading(profile, conventions), grade, conventions)
+        numbers = max(1, sum(tensor.value.size for tensor in found.values()))
+        while len(self._expected) > max(2, KEPT // numbers):
+            self._expected.popitem(last=False)
+        return found
 
     def reading(self, profile: Profile, conventions: Conventions) -> Reading:
-        """The reference's numbers, step by step."""
-        key = self._key(profile, conventions)
-        if key not in self._readings:
-            parameters = profile.read(self.problem, conventions)
-            traces = evaluate(parameters, self._values, conventions, self.arithmetic)
-            self._readings[key] = Reading(parameters, traces)
-        return self._readings[key]
+        """The reference's numbers, step by step; computed anew on every call."""
+        parameters = profile.read(self.problem, conventions)
+        return Reading(parameters, list(read(parameters, self._batches, conventions)))
 
     def _key(self, profile: Profile, conventions: Conventions) -> tuple[str, Conventions]:
         # What a canonical case should return does not depend on who runs it.
         return (profile.framework if self.problem.case.kind == "native" else "", conventions)
 
     @cached_property
-    def _values(self) -> list[Values]:
-        return [
+    def _batches(self) -> Batches:
+        steps = [
             Values(
                 call.mode,
                 _rows(call.x),
                 None if call.dy is None else _rows(call.dy),
                 call.frozen,
                 None if call.mask is None else call.mask.reshape(-1).astype(np.float64),
+                call.x.shape[0],
+                call.save_load,
             )
             for call in self.problem.calls
         ]
+        return Batches(steps, self.arithmetic)
 
     def _tensors(self, reading: Reading, grade: Grade, conventions: Conventions) -> dict[str, Expected]:
         calls, held = self.problem.calls, self.problem.layer_dtype
@@ -101,16 +106,19 @@ class Oracle:
         limits = bounds(reading.traces, self.arithmetic, grade, dtypes, held, conventions)
         found = {}
         for index, (call, trace, limit) in enumerate(zip(calls, reading.traces, limits, strict=True)):
-            step = self._step(call, trace, limit, reading.parameters)
+            step = self._step(call, trace, limit, reading.parameters, conventions)
             found.update({f"{name}[{index}]": expected for name, expected in step.items()})
         if self.problem.case.spec.repeat > 1:
             found["repeats_differing[0]"] = Expected(np.zeros((), np.int64), np.zeros(()), None)
         return found
 
-    def _step(self, call: Call, trace: Trace, limit: StepBounds, p: Parameters) -> dict[str, Expected]:
+    def _step(
+        self, call: Call, trace: Trace, limit: StepBounds, p: Parameters, conventions: Conventions
+    ) -> dict[str, Expected]:
         shape, io, held = call.x.shape, _io_dtype(call), self.problem.layer_dtype
         untouched = np.full(p.gamma.shape, SUBNORMAL[held])
-        step = {"y": Expected(_unrows(trace.y, shape), _unrows(limit.y, shape), io)}
+        grid = "float16" if conventions.coarse == "output" and io == "float32" else None
+        step = {"y": Expected(_unrows(trace.y, shape), _unrows(limit.y, shape), io, grid=grid)}
         if trace.dx is not None and limit.dx is not None:
             step["dx"] = Expected(_unrows(trace.dx, shape), _unrows(limit.dx, shape), io)
         if trace.dgamma is not None and limit.dgamma is not None:

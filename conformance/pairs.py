@@ -8,12 +8,12 @@ from typing import Literal
 
 import numpy as np
 
+from conformance.arithmetic import Double
 from conformance.compare import Expected, TensorResult, compare
 from conformance.judge import Under, Verdict
 from conformance.observation import Observation
 from conformance.oracle import Oracle
 from conformance.problem import from_wire
-from conformance.reference import Double
 
 
 @dataclass(frozen=True)

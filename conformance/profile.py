@@ -13,10 +13,12 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from conformance.arithmetic import Array
 from conformance.case import CONDITIONS, Case, Float, Model, When
+from conformance.conventions import CANONICAL, Conventions
 from conformance.errors import UsageError
+from conformance.layer import Parameters
 from conformance.problem import INITIAL, Problem
-from conformance.reference import CANONICAL, Array, Conventions, Parameters
 
 
 class Default(Model):

@@ -124,6 +124,7 @@ class RunWriter:
                 "reason": verdict.reason,
                 "seconds": round(verdict.seconds, 6),
                 "tensors": _tensors(verdict.tensors),
+                "tried": [{"name": each.name, "off": _finite(each.off)} for each in verdict.tried],
                 "error": error,
                 "received": observation.received,
                 "facts": list(observation.facts),

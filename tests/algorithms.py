@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from conformance.reference import Array, Parameters
+from conformance.arithmetic import Array
+from conformance.layer import Parameters
 
 Sum = Callable[[Array], Array]
 Statistics = Callable[[Array, Sum], tuple[Array, Array]]

@@ -11,24 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from conformance.arithmetic import Arithmetic, Array, Multiprecision
 from conformance.case import Case, CaseSpec
+from conformance.conventions import CANONICAL, Conventions
 from conformance.harness import Array as WireArray
 from conformance.judge import Under, Verdict, judge
+from conformance.layer import Parameters, Trace, Values
 from conformance.observation import Failure, Observation
 from conformance.oracle import Oracle
 from conformance.problem import dtype_of, materialise
 from conformance.profile import Profile
-from conformance.reference import (
-    CANONICAL,
-    Arithmetic,
-    Array,
-    Conventions,
-    Multiprecision,
-    Parameters,
-    Trace,
-    Values,
-    evaluate,
-)
+from conformance.reference import evaluate
 
 #: What one step of the reference computes, by the names that cases use.
 STEP_TENSORS = ("y", "dx", "dgamma", "dbeta", "running_mean", "running_var")
@@ -46,11 +39,20 @@ def parameters(features: int = 1, **changes: Any) -> Parameters:
     return Parameters(**vectors, **rest)
 
 
-def values(x: Any, g: Any = None, mode: str = "train", *, frozen: bool = False, mask: Any = None) -> Values:
+def values(
+    x: Any,
+    g: Any = None,
+    mode: str = "train",
+    *,
+    frozen: bool = False,
+    mask: Any = None,
+    samples: int = 0,
+    reloaded: bool = False,
+) -> Values:
     """One step; one channel where x and g are plain lists of numbers."""
     cotangent = None if g is None else np.atleast_2d(np.asarray(g, float))
     kept = None if mask is None else np.asarray(mask, float)
-    return Values(mode, np.atleast_2d(np.asarray(x, float)), cotangent, frozen, kept)
+    return Values(mode, np.atleast_2d(np.asarray(x, float)), cotangent, frozen, kept, samples, reloaded)
 
 
 def tensors(trace: Trace, arithmetic: Arithmetic) -> dict[str, Array]:

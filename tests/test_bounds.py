@@ -11,9 +11,12 @@ from builders import STEP_TENSORS, parameters, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conformance.arithmetic import Double, Multiprecision
 from conformance.bounds import SUBNORMAL, UNIT_ROUNDOFF, Grade, StepBounds, accumulator, bounds
+from conformance.conventions import CANONICAL
+from conformance.layer import Parameters, Values
 from conformance.problem import dtype_of
-from conformance.reference import CANONICAL, Double, Multiprecision, Parameters, Values, evaluate
+from conformance.reference import evaluate
 
 
 def limits(
@@ -70,7 +73,7 @@ def test_momentum_weighs_the_error_of_the_batch(momentum: float, handed_over: in
     (found,) = limits(p, values(x))
     delta_mean = (n * u / (1 - n * u) + u) * 1
     s = n / (n - 1)
-    delta_s = ((n + 4) * u * s + delta_mean**2) * s + 2 * u * s
+    delta_s = ((n + 4) * u + delta_mean**2) * s + 2 * u * s
     mean = momentum * delta_mean + 2.0**-149
     var = momentum * delta_s + 3 * u * momentum * s + handed_over * u * s + u * momentum * s + 2.0**-149
     assert found.running_mean == pytest.approx([mean], rel=1e-12)

@@ -25,17 +25,12 @@ from builders import STEP_TENSORS, parameters, tensors, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conformance.arithmetic import Array, Double, Multiprecision
 from conformance.bounds import Grade, StepBounds, bounds
+from conformance.conventions import CANONICAL
+from conformance.layer import Parameters, Values
 from conformance.problem import dtype_of
-from conformance.reference import (
-    CANONICAL,
-    Array,
-    Double,
-    Multiprecision,
-    Parameters,
-    Values,
-    evaluate,
-)
+from conformance.reference import evaluate
 
 CHANNELS = 8
 #: Values per channel: fewest, odd, one block, several with a remainder, many.

@@ -11,9 +11,9 @@ from builders import wire
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conformance.arithmetic import Array, Double, Multiprecision
 from conformance.compare import Expected, TensorResult, compare, ulp
 from conformance.problem import dtype_of, from_wire
-from conformance.reference import Array, Double, Multiprecision
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 

@@ -10,18 +10,22 @@ import numpy as np
 import pytest
 from builders import one, parameters, running, tensors, values
 
-from conformance.reference import CANONICAL, Conventions, Double, Parameters, Values, evaluate
+from conformance.arithmetic import Double
+from conformance.conventions import CANONICAL, Conventions
+from conformance.layer import Parameters, Values
+from conformance.reference import evaluate
 
 #: Mean 3, variance 14/4, unbiased 14/3; and mean 1, variance 1, unbiased 2.
 FIRST, SECOND = [1, 2, 3, 6], [0, 2]
 
-#: default, train, eval, default, train frozen: every convention of modes, statistics and state shows in one of them.
+#: default, train, eval, default, train frozen, of two samples each:
+#: every convention of modes, statistics and state shows in one of them.
 SCENARIO = [
-    values([[1, 2, 4, 9], [0, 1, 0, 3]], [[1, 0, 2, 0], [1, -1, 3, 2]], "default"),
-    values([[2, 3, 3, 1], [5, 1, 2, 2]], [[0, 1, 1, 3], [2, 0, 0, 1]]),
-    values([[1, 0, 3, 1], [4, 4, 2, 0]], [[1, 2, 1, 0], [0, 0, 1, 1]], "eval"),
-    values([[6, 3, 0, 1], [1, 7, 2, 2]], [[2, 1, 1, 1], [3, 0, 1, 1]], "default"),
-    values([[0, 8, 1, 1], [2, 1, 5, 5]], [[4, 0, 1, 2], [1, 0, 5, 1]], frozen=True),
+    values([[1, 2, 4, 9], [0, 1, 0, 3]], [[1, 0, 2, 0], [1, -1, 3, 2]], "default", samples=2),
+    values([[2, 3, 3, 1], [5, 1, 2, 2]], [[0, 1, 1, 3], [2, 0, 0, 1]], samples=2),
+    values([[1, 0, 3, 1], [4, 4, 2, 0]], [[1, 2, 1, 0], [0, 0, 1, 1]], "eval", samples=2),
+    values([[6, 3, 0, 1], [1, 7, 2, 2]], [[2, 1, 1, 1], [3, 0, 1, 1]], "default", samples=2),
+    values([[0, 8, 1, 1], [2, 1, 5, 5]], [[4, 0, 1, 2], [1, 0, 5, 1]], frozen=True, samples=2),
 ]
 LAYER = parameters(momentum=0.25, gamma=[2, -1.5], beta=[0.5, 3], running_mean=[1, -1], running_var=[2, 0.75])
 
@@ -88,6 +92,34 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"variance_updated": False}, f"running_var:01234 {IN_EVAL}"),
     ({"averaging": "cumulative"}, f"{STATE} {IN_EVAL}"),
     ({"averaging": "exponential"}, ""),  # a momentum is given
+    ({"running_variance": "corrected twice"}, f"running_var:01234 {IN_EVAL}"),
+    ({"stored": "deviation"}, f"running_var:01234 {IN_EVAL}"),
+    ({"stored": "variance and eps"}, f"running_var:01234 {IN_EVAL}"),
+    ({"momentum_range": "clipped"}, ""),  # 0.25 is within
+    ({"begins": "anew"}, f"{STATE} {IN_EVAL}"),
+    ({"counting": "to one"}, "count:1234"),
+    ({"loaded": "parameters"}, ""),  # nothing is saved here
+    ({"shared": "mean"}, f"{EVERYWHERE} {STATE}"),
+    ({"shared": "both"}, f"{EVERYWHERE} {STATE}"),
+    ({"count": "samples"}, "running_var:01234 y:23 dgamma:23 dx:01234"),
+    ({"count": "values up to 255"}, ""),  # there are four
+    ({"eps_added_to": "variance twice"}, EVERYWHERE),
+    ({"eps_added_to": "variance as a floor"}, EVERYWHERE),
+    ({"divisor": "variance"}, EVERYWHERE),
+    ({"gradient": "sums of g undivided"}, "dx:014"),
+    ({"gradient": "sums of g·x̂ undivided"}, "dx:014"),
+    ({"eval_gradient": "through the batch"}, "dx:23"),
+    ({"dx_scale": "ignored"}, "dx:01234"),
+    ({"dgamma": "unnormalised"}, "dgamma:0123"),
+    ({"parameter_gradients": "averaged"}, "dgamma:0123 dbeta:0123"),
+    ({"parameter_gradients": "swapped"}, "dgamma:0123 dbeta:0123"),
+    ({"parameter_gradients": "accumulated"}, "dgamma:123 dbeta:123"),
+    ({"coarse": "momentum"}, ""),  # 0.25 is a number of half precision
+    ({"coarse": "deviation"}, EVERYWHERE),
+    ({"coarse": "factors"}, "y:01234 dx:014 dgamma:0123"),
+    ({"coarse": "output"}, "y:01234"),
+    ({"gamma": "reversed"}, "y:01234 dx:01234"),
+    ({"gamma": "of the first channel"}, "y:01234 dx:01234"),
     ({"gamma": "ignored"}, "y:01234 dx:01234"),
     ({"gamma": "swapped"}, "y:01234 dx:01234"),
     ({"beta": "ignored"}, "y:01234"),
@@ -97,6 +129,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"sums": "overflow"}, ""),  # these do not
     ({"empty": "averaged"}, ""),  # this is none
     ({"variances": ((2.0, 3.0), None, None, None, None)}, "running_var:01234 y:023 dx:023 dgamma:023"),
+    ({"means": ((2.0, 3.0), None, None, None, None)}, f"{STATE} y:023 dx:023 dgamma:023"),
 ]
 
 
@@ -131,6 +164,10 @@ def test_a_biased_running_variance_is_stored() -> None:
         ({"eps_added_to": "deviation"}, 1 / 1.5),  # √1 + ½
         ({"eps_added_to": "nothing"}, 1.0),
         ({"eps": 3.0}, 0.5),
+        ({"eps_added_to": "variance twice"}, 0.5**0.5),  # 1 + ½ + ½
+        ({"eps_added_to": "variance as a floor"}, 1.0),
+        ({"eps_added_to": "variance as a floor", "eps": 4.0}, 0.5),
+        ({"divisor": "variance"}, 1 / 1.5),
     ],
 )
 def test_eps_elsewhere(changes: dict[str, Any], inv: float) -> None:
@@ -222,6 +259,90 @@ def test_an_empty_batch_may_be_averaged_to_what_is_no_number() -> None:
     assert math.isnan(mean)
     assert math.isnan(var)
     assert count == 1
+
+
+def test_moments_may_be_taken_over_all_channels() -> None:
+    """Channels of mean 1 and 5, variance 1 and 4: mean 3, about which they are 5 and 8 apart in the square."""
+    p, step = parameters(2, momentum=1.0), values([[0, 2], [3, 7]])
+    usual = one(p, step, CANONICAL.but(running_variance="biased"))
+    assert (usual["running_mean"].tolist(), usual["running_var"].tolist()) == ([1, 5], [1, 4])
+    shared = one(p, step, CANONICAL.but(running_variance="biased", shared="mean"))
+    assert (shared["running_mean"].tolist(), shared["running_var"].tolist()) == ([3, 3], [5, 8])
+    both = one(p, step, CANONICAL.but(running_variance="biased", shared="both"))
+    assert (both["running_mean"].tolist(), both["running_var"].tolist()) == ([3, 3], [6.5, 6.5])
+
+
+def test_n_may_be_the_number_of_samples_or_saturate() -> None:
+    p = parameters(momentum=1.0)
+    found = convention(values([0, 2, 0, 2], samples=2), p, count="samples")
+    assert found["running_var"] == [2.0]  # 1·2/(2 − 1)
+    many = values([0.0, 2.0] * 200)
+    assert convention(many, p, count="values up to 255")["running_var"] == [pytest.approx(255 / 254)]
+
+
+@pytest.mark.parametrize(("stored", "kept"), [("variance", 4.5), ("deviation", 4.5**0.5), ("variance and eps", 5.0)])
+def test_running_var_may_average_other_things(stored: str, kept: float) -> None:
+    found = convention(values([0, 3]), parameters(momentum=1.0), stored=stored)
+    assert found["running_var"] == [pytest.approx(kept, rel=1e-15)]
+
+
+def test_the_correction_may_be_applied_twice() -> None:
+    found = convention(values(SECOND), parameters(momentum=1.0), running_variance="corrected twice")
+    assert found["running_var"] == [4.0]
+
+
+def test_momentum_may_be_held_to_what_weighs() -> None:
+    clipped = CANONICAL.but(momentum_range="clipped")
+    assert running(parameters(momentum=1.5), values(SECOND), conventions=clipped)[0][0] == 1.0
+    assert running(parameters(momentum=-1.0), values(SECOND), conventions=clipped)[0][0] == 0.0
+
+
+def test_every_update_may_begin_anew() -> None:
+    steps = values(SECOND), values([4, 6])
+    assert [mean for mean, _, _ in running(parameters(), *steps)] == [0.5, 2.75]
+    assert [mean for mean, _, _ in running(parameters(), *steps, conventions=CANONICAL.but(begins="anew"))] == [
+        0.5,
+        2.5,
+    ]
+
+
+def test_a_checkpoint_may_lose_the_statistics() -> None:
+    p, step = parameters(running_mean=[8.0], running_var=[3.0]), values([0.0], mode="eval", reloaded=True)
+    assert running(p, step) == [(8.0, 3.0, 0)]
+    assert running(p, step, conventions=CANONICAL.but(loaded="parameters")) == [(0.0, 1.0, 0)]
+
+
+def test_gamma_may_be_that_of_another_channel() -> None:
+    p, step = parameters(2, gamma=[2.0, 3.0], eps=0.0), values([SECOND, SECOND])
+    for gamma, y in (("applied", [2, 3]), ("reversed", [3, 2]), ("of the first channel", [2, 2])):
+        assert one(p, step, CANONICAL.but(gamma=gamma))["y"][:, 1].tolist() == y
+
+
+def test_gradients_may_be_handed_out_otherwise() -> None:
+    """1/√(1 + 3) = ½, x̂ = ±½ and g = (1, 4): Σg = 5 and Σg·x̂ = 3/2."""
+    p, step = parameters(eps=3.0), values(SECOND, [1, 4])
+    usual = convention(step, p)
+    assert (usual["dbeta"], usual["dgamma"]) == ([5.0], [1.5])
+    for changes, dbeta, dgamma in (
+        ({"parameter_gradients": "averaged"}, 2.5, 0.75),
+        ({"parameter_gradients": "swapped"}, 1.5, 5.0),
+        ({"dgamma": "unnormalised"}, 5.0, 3.0),
+    ):
+        found = convention(step, p, **changes)
+        assert (found["dbeta"], found["dgamma"]) == ([dbeta], [dgamma])
+        assert found["dx"] == usual["dx"]
+    piled = evaluate(p, [step, step], CANONICAL.but(parameter_gradients="accumulated"), Double())
+    assert [float(t.dbeta[0]) for t in piled if t.dbeta is not None] == [5.0, 10.0]
+
+
+def test_coarse_numbers_have_eleven_bits() -> None:
+    p, third = parameters(eps=0.0, gamma=[1.0]), [0.0, 0.0, 1.0]
+    y = one(p, values(third), CANONICAL.but(coarse="output"))["y"]
+    assert (y == y.astype(np.float16)).all()
+    products = one(p, values(third), CANONICAL.but(coarse="factors"))["y"]
+    assert products.tolist() == y.tolist()  # γ = 1, β = 0
+    found = running(parameters(momentum=0.1), values(SECOND), conventions=CANONICAL.but(coarse="momentum"))
+    assert found[0][0] == float(np.float16(0.1))
 
 
 def test_a_trace_says_what_its_update_weighed_in() -> None:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance.compare import Expected, TensorResult
+from conformance.conventions import CANONICAL
 from conformance.documents import against_document, against_signature
 from conformance.observation import Observation
-from conformance.reference import CANONICAL
 
 # Printed numbers
 

@@ -12,7 +12,9 @@ from builders import one, parameters, tensors, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conformance.reference import CANONICAL, Array, Double, Multiprecision, evaluate
+from conformance.arithmetic import Array, Double, Multiprecision
+from conformance.conventions import CANONICAL
+from conformance.reference import evaluate
 
 #: A batch of mean 3.
 FIRST = [1, 2, 3, 6]

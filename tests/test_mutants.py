@@ -1,155 +1,148 @@
 """The corpus catches every BatchNorm that is wrong on purpose, in a case made for it, and names what is wrong.
 
-`faulty/adapter.py` says what each fault is. A case here is one of the real corpus, run in a worker of its own.
+`faulty/adapter.py` says what each fault is and what it should be called. The whole corpus runs in `mutants.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
+import mutants
+import numpy as np
 import pytest
-from builders import module
+from builders import module, oracle
+from mutants import FAULTY, Tally, bench, corpus, names_of, same
 
-from conformance import data
-from conformance import judge as judging
+from conformance import data, harness
 from conformance.case import Case
-from conformance.judge import Verdict
-from conformance.load import load_file
-from conformance.pool import Pool
+from conformance.judge import Verdict, judge
+from conformance.observation import unpack
+from conformance.oracle import Oracle
+from conformance.pool import Pool, request
+from conformance.problem import materialise
 from conformance.profile import open_adapter
 from conformance.session import judged
 from conformance.target import parse
-
-FAULTY = Path(__file__).parent / "faulty"
-
-
-@dataclass(frozen=True)
-class Caught:
-    """Where a fault is caught, and what it is called there: the diagnosis, or the type of the exception.
-
-    Attributes:
-        case: an id, without its brackets for the first expansion.
-    """
-
-    case: str
-    name: str
-    verdict: str = "divergent"
-
 
 UPDATES = "momentum/values[momentum=0.5]"
 ONE_STEP = "gradients/rank1[shape=7x3,steps=train]"
 ONE_EVALUATION = "gradients/rank1[shape=7x3,steps=eval]"
 
+#: Fault → the case that it is shown in; an id without its brackets is the first expansion.
 CAUGHT = {
-    "running_variance_biased": Caught("shapes/two-values", "running-variance-biased"),
-    "running_variance_corrected_twice": Caught(ONE_STEP, "unexplained"),
-    "batch_variance_unbiased": Caught("shapes/two-values", "batch-variance-unbiased"),
-    "momentum_reversed": Caught("momentum/values[momentum=0.9]", "momentum-weighs-old"),
-    "momentum_ignored": Caught(UPDATES, "momentum-0.1"),
-    "momentum_none_is_the_default": Caught("momentum/cumulative-average", "exponential-average"),
-    "momentum_clipped": Caught("momentum/outside[momentum=1.5]", "unexplained"),
-    "always_cumulative": Caught("momentum/values[momentum=0.9]", "cumulative-average"),
-    "eps_outside_root": Caught("eps/values[eps=0.1]", "eps-outside-root"),
-    "eps_added_twice": Caught("eps/values[eps=0.1]", "unexplained"),
-    "eps_of_another_framework": Caught("eps/values[eps=0.1]", "eps-1e-3"),
-    "eps_ignored": Caught("eps/values[eps=0.1]", "eps-ignored"),
-    "eps_as_floor": Caught("eps/values[eps=0.1]", "unexplained"),
-    "eps_stored": Caught("eps/values[eps=0.1]", "unexplained"),
-    "root_forgotten": Caught(ONE_STEP, "unexplained"),
-    "infers_by_default": Caught("modes/default[steps=default+default]", "default-mode-eval"),
-    "forgets_the_mode": Caught("modes/default[steps=eval+default]", "mode-per-call"),
-    "never_updates": Caught(UPDATES, "statistics-not-updated"),
-    "updates_in_evaluation": Caught("modes/sequences[steps=train+eval+train+eval]", "statistics-updated-in-eval"),
-    "updates_twice": Caught(UPDATES, "statistics-updated-twice"),
-    "updates_before_normalising": Caught(UPDATES, "updated-before-normalising"),
-    "trains_by_running_statistics": Caught(UPDATES, "running-statistics-in-train"),
-    "evaluates_by_the_batch": Caught(UPDATES, "batch-statistics-in-eval"),
-    "starts_anew_each_step": Caught(ONE_STEP, "unexplained"),
-    "mean_not_updated": Caught(UPDATES, "mean-not-updated"),
-    "variance_not_updated": Caught(UPDATES, "variance-not-updated"),
-    "counts_to_one": Caught("modes/sequences[steps=train+eval+train+eval]", "unexplained"),
-    "stores_the_deviation": Caught(ONE_STEP, "unexplained"),
-    "loses_its_state_on_loading": Caught("modes/save-and-load", "unexplained"),
-    "trains_its_parameters": Caught(ONE_STEP, "unexplained"),
-    "one_mean_for_all_channels": Caught(ONE_STEP, "unexplained"),
-    "counts_samples": Caught("gradients/rank1[shape=4x3x6,steps=train]", "unexplained"),
-    "rank_2_alone": Caught(ONE_STEP, "AxisError", "refused"),
-    "gamma_ignored": Caught("affine/values", "gamma-ignored"),
-    "beta_ignored": Caught("affine/values", "beta-ignored"),
-    "gamma_and_beta_swapped": Caught("affine/values", "gamma-beta-swapped"),
-    "gamma_backwards": Caught(ONE_EVALUATION, "unexplained"),
-    "gamma_of_the_first_channel": Caught(ONE_EVALUATION, "unexplained"),
-    "one_pass_variance": Caught("numerics/mean-over-deviation[mean=100]", "variance-one-pass", "inaccurate"),
-    "mean_in_half_precision": Caught(ONE_STEP, "unexplained"),
-    "variance_in_half_precision": Caught(ONE_STEP, "unexplained"),
-    "output_through_half_precision": Caught(ONE_EVALUATION, "unexplained"),
-    "coarse_root": Caught(ONE_EVALUATION, "unexplained"),
-    "variance_floor": Caught("numerics/constant[constant=0.0]", "unexplained"),
-    "count_saturates": Caught("numerics/mean-over-deviation[mean=0]", "unexplained"),
-    "momentum_in_half_precision": Caught(ONE_STEP, "unexplained"),
-    "statistics_detached": Caught(ONE_STEP, "gradient-detached"),
-    "mean_detached": Caught(ONE_STEP, "gradient-mean-detached"),
-    "variance_detached": Caught(ONE_STEP, "gradient-variance-detached"),
-    "one_over_n_missing": Caught(ONE_STEP, "unexplained"),
-    "dx_without_gamma": Caught(ONE_EVALUATION, "unexplained"),
-    "dgamma_unnormalised": Caught(ONE_EVALUATION, "unexplained"),
-    "gradients_averaged": Caught(ONE_EVALUATION, "unexplained"),
-    "gradients_swapped": Caught(ONE_EVALUATION, "unexplained"),
-    "gradients_pile_up": Caught("gradients/after-steps", "unexplained"),
-    "evaluation_through_the_batch": Caught(ONE_EVALUATION, "unexplained"),
-    "learns_while_frozen": Caught("modes/frozen", "returned"),
-    "nan_swallowed": Caught("numerics/not-a-number-eval", "unexplained"),
-    "output_clipped": Caught("affine/values", "unexplained"),
-    "output_in_float64": Caught(ONE_EVALUATION, "dtype"),
-    "output_flat": Caught("gradients/rank1[shape=4x3x6,steps=eval]", "shape"),
-    "counter_in_float64": Caught(ONE_EVALUATION, "dtype"),
-    "writes_to_its_input": Caught("modes/input-unchanged", "unexplained"),
-    "differs_from_run_to_run": Caught("modes/repeated", "unexplained"),
-    "refuses_two_values": Caught("shapes/two-values", "ValueError", "refused"),
-    "takes_one_value": Caught("shapes/one-value", "running-variance-biased"),
-    "takes_wrong_channels": Caught("shapes/wrong-channels[shape=4x3x5x5,steps=train]", "accepted"),
-    "takes_wrong_dimensions": Caught("shapes/wrong-dimensions", "accepted"),
-    "raises_another_type": Caught("shapes/wrong-channels[shape=4x3x5x5,steps=train]", "RuntimeError", "refused"),
+    "running_variance_biased": "shapes/two-values",
+    "running_variance_corrected_twice": ONE_STEP,
+    "batch_variance_unbiased": "shapes/two-values",
+    "momentum_reversed": "momentum/values[momentum=0.9]",
+    "momentum_ignored": UPDATES,
+    "momentum_none_is_the_default": "momentum/cumulative-average",
+    "momentum_clipped": "momentum/outside[momentum=1.5]",
+    "always_cumulative": "momentum/values[momentum=0.9]",
+    "eps_outside_root": "eps/values[eps=0.1]",
+    "eps_added_twice": "eps/values[eps=0.1]",
+    "eps_of_another_framework": "eps/values[eps=0.1]",
+    "eps_ignored": "eps/values[eps=0.1]",
+    "eps_as_floor": "eps/values[eps=0.1]",
+    "eps_stored": "eps/values[eps=0.1]",
+    "root_forgotten": ONE_STEP,
+    "infers_by_default": "modes/default[steps=default+default]",
+    "forgets_the_mode": "modes/default[steps=eval+default]",
+    "never_updates": UPDATES,
+    "updates_in_evaluation": "modes/sequences[steps=train+eval+train+eval]",
+    "updates_twice": UPDATES,
+    "updates_before_normalising": UPDATES,
+    "trains_by_running_statistics": UPDATES,
+    "evaluates_by_the_batch": UPDATES,
+    "starts_anew_each_step": ONE_STEP,
+    "mean_not_updated": UPDATES,
+    "variance_not_updated": UPDATES,
+    "counts_to_one": "modes/sequences[steps=train+eval+train+eval]",
+    "stores_the_deviation": ONE_STEP,
+    "loses_its_state_on_loading": "modes/save-and-load",
+    "trains_its_parameters": ONE_STEP,
+    "one_mean_for_all_channels": ONE_STEP,
+    "counts_samples": "gradients/rank1[shape=4x3x6,steps=train]",
+    "rank_2_alone": ONE_STEP,
+    "gamma_ignored": "affine/values",
+    "beta_ignored": "affine/values",
+    "gamma_and_beta_swapped": "affine/values",
+    "gamma_backwards": ONE_EVALUATION,
+    "gamma_of_the_first_channel": ONE_EVALUATION,
+    "one_pass_variance": "numerics/mean-over-deviation[mean=100]",
+    "mean_in_half_precision": ONE_STEP,
+    "variance_in_half_precision": ONE_STEP,
+    "output_through_half_precision": ONE_EVALUATION,
+    "coarse_root": ONE_EVALUATION,
+    "variance_floor": "numerics/constant[constant=0.0]",
+    "count_saturates": "numerics/mean-over-deviation[mean=0]",
+    "momentum_in_half_precision": ONE_STEP,
+    "statistics_detached": ONE_STEP,
+    "mean_detached": ONE_STEP,
+    "variance_detached": ONE_STEP,
+    "one_over_n_missing": ONE_STEP,
+    "dx_without_gamma": ONE_EVALUATION,
+    "dgamma_unnormalised": ONE_EVALUATION,
+    "gradients_averaged": ONE_EVALUATION,
+    "gradients_swapped": ONE_EVALUATION,
+    "gradients_pile_up": "gradients/after-steps",
+    "evaluation_through_the_batch": ONE_EVALUATION,
+    "learns_while_frozen": "modes/frozen",
+    "nan_swallowed": "numerics/not-a-number-eval",
+    "output_clipped": "affine/values",
+    "output_in_float64": ONE_EVALUATION,
+    "output_flat": "gradients/rank1[shape=4x3x6,steps=eval]",
+    "counter_in_float64": ONE_EVALUATION,
+    "writes_to_its_input": "modes/input-unchanged",
+    "differs_from_run_to_run": "modes/repeated",
+    "refuses_two_values": "shapes/two-values",
+    "takes_one_value": "shapes/one-value",
+    "takes_wrong_channels": "shapes/wrong-channels[shape=4x3x5x5,steps=train]",
+    "takes_wrong_dimensions": "shapes/wrong-dimensions",
+    "raises_another_type": "shapes/wrong-channels[shape=4x3x5x5,steps=train]",
+    "statistics_of_all_channels": ONE_STEP,
+    "gamma_forward_alone": ONE_EVALUATION,
+    "affine_before_normalising": ONE_STEP,
+    "statistics_per_sample": "gradients/rank1[shape=4x3x6,steps=train]",
+    "spatial_axes_swapped": "momentum/values[momentum=0.5]",
+    "subnormals_flushed": "execution/subnormal-numbers",
+    "products_of_tf32": ONE_STEP,
+    "one_over_n_missing_of_products": ONE_STEP,
+    "nan_skipped": "numerics/not-a-number",
 }
 
 
 @pytest.fixture(scope="module")
-def corpus() -> dict[str, Case]:
-    """The cases that speak to any framework, by their ids with and without brackets."""
-    files = sorted(data.folder("cases").glob("*.yaml"))
-    cases = [case for file in files for case in load_file(file) if case.kind == "layer"]
-    return {case.id.partition("[")[0]: case for case in reversed(cases)} | {case.id: case for case in cases}
+def cases() -> dict[str, Case]:
+    """The layer cases by their ids with and without brackets."""
+    found = corpus()
+    return {id_.partition("[")[0]: case for id_, case in reversed(found.items())} | dict(found)
 
 
-def verdicts(fault: str, cases: Iterable[Case]) -> dict[str, Verdict]:
-    """The verdicts on a layer with a fault, by the ids of the cases."""
-    target = parse(f"{FAULTY},fault={fault}")
-    with Pool([target]) as pool:
-        found = list(judged(list(cases), pool))
-        return {settled.problem.case.id: settled.sides[target.name].verdict for settled in found}
-
-
-@pytest.fixture(autouse=True)
-def _pairs_of_faults_in_small_tensors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking for two faults at once takes a second; in `ONE_STEP` and its like it is done all the same."""
-    monkeypatch.setattr(judging, "PAIR_ELEMENTS", 100)
+def verdict(fault: str, case: Case) -> Verdict:
+    """The verdict on a layer with a fault."""
+    problem = materialise(case)
+    return judge(Oracle(problem), bench().under, bench().observe(fault, problem))
 
 
 @pytest.mark.parametrize("fault", CAUGHT)
-def test_a_fault_is_caught_and_named(fault: str, corpus: dict[str, Case]) -> None:
-    caught = CAUGHT[fault]
-    (found,) = verdicts(fault, [corpus[caught.case]]).values()
-    name = found.error.type if found.error else found.diagnosis
-    assert (found.verdict, name, found.status) == (caught.verdict, caught.name, "unexpected")
+def test_a_fault_is_caught_and_named(fault: str, cases: dict[str, Case]) -> None:
+    found = verdict(fault, cases[CAUGHT[fault]])
+    assert found.status == "unexpected"
+    assert names_of(found) in (bench().faulty.FAULTS[fault].named or ("unexplained",))
 
 
-def test_without_a_fault_every_verdict_is_expected(corpus: dict[str, Case]) -> None:
-    cases = {corpus[caught.case].id: corpus[caught.case] for caught in CAUGHT.values()}
-    found = verdicts("none", cases.values())
-    assert {case: verdict.status for case, verdict in found.items()} == dict.fromkeys(cases, "expected")
+def test_without_a_fault_every_verdict_is_expected(cases: dict[str, Case]) -> None:
+    found = {case: verdict("none", cases[case]).status for case in set(CAUGHT.values())}
+    assert found == dict.fromkeys(found, "expected")
+
+
+def test_a_fault_is_an_option_of_a_target(cases: dict[str, Case]) -> None:
+    target = parse(f"{FAULTY},fault=gamma_ignored")
+    with Pool([target]) as pool:
+        (settled,) = judged([cases["affine/values"]], pool)
+    assert settled.sides[target.name].verdict.diagnosis == "gamma-ignored"
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +172,86 @@ def test_the_faulty_layer_declares_what_the_good_one_does() -> None:
     assert bad.conventions == good.conventions
     assert bad.parameters == good.parameters
     assert bad.framework == good.framework
+
+
+# Two faults at once
+
+#: A layer whose every number is nobody's default, of several samples, trained, evaluated and reloaded.
+SHOWS_BOTH: dict[str, Any] = {
+    "layer": {
+        "eps": 0.2,
+        "momentum": 0.3,
+        "initial": {
+            "gamma": {"normal": {"mean": 1, "std": 0.5, "seed": 1}},
+            "beta": {"normal": {"seed": 2}},
+            "running_mean": {"normal": {"seed": 3}},
+            "running_var": {"uniform": {"low": 0.5, "high": 3, "seed": 4}},
+        },
+    },
+    "input": {"shape": [5, 3, 2, 2], "normal": {"mean": 1, "std": 0.6}},
+    "steps": ["default", "train", "eval", {"mode": "eval", "save_load": True}],
+}
+
+
+def explicable(faulty: ModuleType) -> list[str]:
+    """The faults that show in `SHOWS_BOTH` and have a name in the catalogue there."""
+    of = oracle(**SHOWS_BOTH)
+    found = []
+    for fault, what in faulty.FAULTS.items():
+        verdict = judge(of, bench().under, bench().observe(fault, of.problem))
+        if verdict.status == "unexpected" and verdict.tried and verdict.diagnosis in what.named:
+            found.append(fault)
+    return found
+
+
+def compatible(faults: Sequence[str], faulty: ModuleType) -> bool:
+    """Whether the lines of both can be written into one adapter."""
+    try:
+        compile(faulty.mutated("+".join(faults)), "adapter.py", "exec")
+    except ValueError:
+        return False
+    return True
+
+
+def test_two_faults_at_once_are_named_both(faulty: ModuleType) -> None:
+    """At least 95 % of pairs drawn by chance, of those in which both still show."""
+    of, random = oracle(**SHOWS_BOTH), np.random.RandomState(0)
+    single = explicable(faulty)
+    assert len(single) > 40
+    pairs: list[tuple[str, str]] = []
+    while len(pairs) < 40:
+        a, b = random.choice(single, 2, replace=False)
+        if compatible((a, b), faulty):
+            pairs.append((str(a), str(b)))
+    wrong, shown = {}, 0
+    for pair in pairs:
+        adapter = harness.load_adapter(faulty.mutated("+".join(pair)), str(faulty.GOOD))
+        adapter.start({"device": "cpu"})
+        seen = unpack(harness.answer(adapter, request(0, of.problem, bench().target)))
+        if any(same(seen, bench().observe(fault, of.problem)) for fault in pair):
+            continue
+        shown += 1
+        name = names_of(judge(of, bench().under, seen))
+        wanted = {f"{x}+{y}" for x in faulty.FAULTS[pair[0]].named for y in faulty.FAULTS[pair[1]].named}
+        if name not in wanted and "+".join(reversed(name.split("+"))) not in wanted:
+            wrong[pair] = name
+    assert shown >= 30
+    assert len(wrong) <= 0.05 * shown, wrong
+
+
+# What the tool says
+
+
+def test_few_cases_cover_all_that_is_caught() -> None:
+    tallies = [
+        Tally("a", 1, caught=["x", "y"]),
+        Tally("b", 1, caught=["z"]),
+        Tally("c", 1, caught=["y", "z"]),
+        Tally("d", 1),
+    ]
+    assert mutants.cover(tallies) == ["a", "b"]
+
+
+def test_a_fault_without_a_name_should_be_unexplained() -> None:
+    assert mutants.rightly(["unexplained", "gamma-ignored"], []) == 1
+    assert mutants.rightly(["gamma-ignored", "unexplained"], ["gamma-ignored"]) == 1

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from builders import INITIAL, case, oracle, profile
 
+from conformance.arithmetic import Array, Double, Multiprecision
+from conformance.conventions import CANONICAL
 from conformance.oracle import Oracle
 from conformance.problem import materialise
 from conformance.profile import Profile
-from conformance.reference import CANONICAL, Array, Double, Multiprecision
 
 NUMPY = profile()
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from builders import answer, oracle, refusal, under
 
+from conformance.conventions import CANONICAL
 from conformance.judge import Under, judge
 from conformance.observation import Failure, Observation
 from conformance.oracle import Oracle
 from conformance.pairs import Agreement, Side, judge_pair
-from conformance.reference import CANONICAL
 
 STEPS = ["train", "train", "eval"]
 BIASED = CANONICAL.but(running_variance="biased")

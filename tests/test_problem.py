@@ -11,9 +11,9 @@ from builders import case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conformance.arithmetic import Array
 from conformance.harness import Array as WireArray
 from conformance.problem import Problem, dtype_of, from_wire, materialise, to_wire
-from conformance.reference import Array
 
 SHAPE = [4, 3, 5, 5]
 

@@ -9,11 +9,12 @@ from builders import case, parameters, profile
 from pydantic import ValidationError
 
 from conformance.case import matches
+from conformance.conventions import CANONICAL
 from conformance.data import folder
 from conformance.errors import UsageError
+from conformance.layer import Parameters
 from conformance.problem import materialise
 from conformance.profile import Profile, open_adapter
-from conformance.reference import CANONICAL, Parameters
 from conformance.target import bundled
 
 CPU = {"version": "2.7.1", "device": "cpu", "execution": "eager"}

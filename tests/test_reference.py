@@ -19,17 +19,11 @@ from builders import one, parameters, running, tensors, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conformance.arithmetic import Arithmetic, Array, Double, Multiprecision
 from conformance.bounds import bounds
-from conformance.reference import (
-    CANONICAL,
-    Arithmetic,
-    Array,
-    Double,
-    Multiprecision,
-    Parameters,
-    Values,
-    evaluate,
-)
+from conformance.conventions import CANONICAL
+from conformance.layer import Parameters, Values
+from conformance.reference import evaluate
 
 MP = mpmath.MPContext()
 MP.dps = 80

@@ -10,17 +10,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from conformance.catalogue import name_change
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.run import COULD_NOT_RUN, choose_targets
 from conformance.compare import TensorResult
-from conformance.diagnose import name_change
+from conformance.conventions import CANONICAL
 from conformance.errors import UsageError
 from conformance.oracle import Oracle
 from conformance.pairs import Side
 from conformance.pool import NotStarted, Pool
 from conformance.problem import from_wire
-from conformance.reference import CANONICAL
 from conformance.session import Settled, judged, targets_of
 
 

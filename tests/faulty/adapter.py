@@ -19,14 +19,19 @@ Edit = tuple[str, str]
 
 @dataclass(frozen=True)
 class Fault:
-    """What a layer does wrong, and the edits that make it: text that stands once in the adapter → other text."""
+    """What a layer does wrong, and the edits that make it: text that stands once in the adapter → other text.
+
+    `named` are the diagnoses, or types of exceptions, that say what it does; none where no convention explains it and
+    it should be called unexplained.
+    """
 
     what: str
     edits: tuple[Edit, ...]
+    named: tuple[str, ...] = ()
 
 
-def _f(what: str, *edits: Edit) -> Fault:
-    return Fault(what, edits)
+def _f(what: str, *edits: Edit, named: str = "") -> Fault:
+    return Fault(what, edits, tuple(named.split()))
 
 
 # The lines that faults are written into.
@@ -44,6 +49,7 @@ EVAL = "mu, var = self.running_mean, self.running_var"
 GAMMA = "self.xhat * self.gamma.reshape(self.column)"
 INV = "1 / np.sqrt(var + np.float32(self.eps))"
 MEAN_G = "mean_g = (dbeta / np.float32(self.n))"
+MEAN_GX = "mean_gx = (dgamma / np.float32(self.n))"
 MODE = 'layer.training = step.mode == "train"'
 MOMENTUM = "np.float32(1 / self.num_batches_tracked if self.momentum is None else self.momentum)"
 MU = "mu = x.mean(self.axes, dtype=np.float32)"
@@ -51,75 +57,116 @@ OUTER = "(self.gamma * self.inv)"
 R_MEAN = "(1 - m) * self.running_mean + m * mu"
 R_VAR = "(1 - m) * self.running_var + m * unbiased"
 START = "self.training = True"
+PASSED_ON = "dx, dgamma, dbeta = layer.backward(step.dy.numpy())"
 UPDATE = "self.update(mu, var)"
 VAR = "((x - mu.reshape(self.column)) ** 2).mean(self.axes, dtype=np.float32)"
 XHAT = "self.xhat = (x - mu.reshape(self.column)) * self.inv.reshape(self.column)"
 Y = 'tensors = {"y": Array.of(y)}'
 
 CONVENTIONS = {
-    "running_variance_biased": _f("Stores the variance without the n/(n−1) factor.", (CORRECTION, "var")),
+    "running_variance_biased": _f(
+        "Stores the variance without the n/(n−1) factor.", (CORRECTION, "var"), named="running-variance-biased"
+    ),
     "running_variance_corrected_twice": _f(
-        "Stores the variance with the factor squared.", (CORRECTION, "var * np.float32((self.n / (self.n - 1)) ** 2)")
+        "Stores the variance with the factor squared.",
+        (CORRECTION, "var * np.float32((self.n / (self.n - 1)) ** 2)"),
+        named="running-variance-corrected-twice",
     ),
     "batch_variance_unbiased": _f(
         "Normalises the batch by its unbiased variance.",
         (INV, "1 / np.sqrt(var * np.float32(self.n / (self.n - 1) if self.batch else 1) + np.float32(self.eps))"),
+        named="batch-variance-unbiased",
     ),
     "momentum_reversed": _f(
         "Takes momentum for the weight of the old statistics.",
         (MOMENTUM, MOMENTUM.replace("else self.momentum", "else 1 - self.momentum")),
+        named="momentum-weighs-old",
     ),
-    "momentum_ignored": _f("Has a momentum of 0.1 whatever was asked for.", (MOMENTUM, "np.float32(0.1)")),
+    "momentum_ignored": _f(
+        "Has a momentum of 0.1 whatever was asked for.", (MOMENTUM, "np.float32(0.1)"), named="momentum-0.1"
+    ),
     "momentum_none_is_the_default": _f(
-        "Takes no momentum for 0.1.", (MOMENTUM, MOMENTUM.replace("1 / self.num_batches_tracked", "0.1"))
+        "Takes no momentum for 0.1.",
+        (MOMENTUM, MOMENTUM.replace("1 / self.num_batches_tracked", "0.1")),
+        named="exponential-average momentum-0.1",
     ),
     "momentum_clipped": _f(
-        "Holds momentum to [0, 1] without a word.", (MOMENTUM, f"np.clip({MOMENTUM}, np.float32(0), np.float32(1))")
+        "Holds momentum to [0, 1] without a word.",
+        (MOMENTUM, f"np.clip({MOMENTUM}, np.float32(0), np.float32(1))"),
+        named="momentum-clipped",
     ),
-    "always_cumulative": _f("Averages over all batches.", (MOMENTUM, "np.float32(1 / self.num_batches_tracked)")),
-    "eps_outside_root": _f("Adds eps to the deviation.", (INV, "1 / (np.sqrt(var) + np.float32(self.eps))")),
-    "eps_added_twice": _f("Adds eps to the variance twice.", (INV, INV.replace("self.eps", "2 * self.eps"))),
+    "always_cumulative": _f(
+        "Averages over all batches.", (MOMENTUM, "np.float32(1 / self.num_batches_tracked)"), named="cumulative-average"
+    ),
+    "eps_outside_root": _f(
+        "Adds eps to the deviation.", (INV, "1 / (np.sqrt(var) + np.float32(self.eps))"), named="eps-outside-root"
+    ),
+    "eps_added_twice": _f(
+        "Adds eps to the variance twice.", (INV, INV.replace("self.eps", "2 * self.eps")), named="eps-added-twice"
+    ),
     "eps_of_another_framework": _f(
-        "Has an eps of 1e-3 whatever was asked for.", (INV, INV.replace("self.eps", "1e-3"))
+        "Has an eps of 1e-3 whatever was asked for.", (INV, INV.replace("self.eps", "1e-3")), named="eps-1e-3"
     ),
-    "eps_ignored": _f("Adds no eps.", (INV, "1 / np.sqrt(var)")),
-    "eps_as_floor": _f("Raises the variance to eps.", (INV, "1 / np.sqrt(np.maximum(var, np.float32(self.eps)))")),
-    "eps_stored": _f("Stores the variance with eps added.", (CORRECTION, f"({CORRECTION} + np.float32(self.eps))")),
-    "root_forgotten": _f("Divides by the variance.", (INV, "1 / (var + np.float32(self.eps))")),
-    "infers_by_default": _f("Begins in evaluation.", (START, "self.training = False")),
+    "eps_ignored": _f("Adds no eps.", (INV, "1 / np.sqrt(var)"), named="eps-ignored"),
+    "eps_as_floor": _f(
+        "Raises the variance to eps.", (INV, "1 / np.sqrt(np.maximum(var, np.float32(self.eps)))"), named="eps-as-floor"
+    ),
+    "eps_stored": _f(
+        "Stores the variance with eps added.",
+        (CORRECTION, f"({CORRECTION} + np.float32(self.eps))"),
+        named="eps-stored",
+    ),
+    "root_forgotten": _f("Divides by the variance.", (INV, "1 / (var + np.float32(self.eps))"), named="root-forgotten"),
+    "infers_by_default": _f("Begins in evaluation.", (START, "self.training = False"), named="default-mode-eval"),
     "forgets_the_mode": _f(
         "Trains wherever a call names no mode.",
         ('if step.mode != "default":', "if True:"),
         (MODE, MODE + ' or step.mode == "default"'),
+        named="mode-per-call",
     ),
 }
 
 STATE = {
-    "never_updates": _f("Leaves the running statistics as they were.", (UPDATE, "pass")),
+    "never_updates": _f(
+        "Leaves the running statistics as they were.", (UPDATE, "pass"), named="statistics-not-updated"
+    ),
     "updates_in_evaluation": _f(
         "Moves the running statistics in evaluation too.",
         (EVAL, f"{MU}; var = {VAR}; held = (self.running_mean, self.running_var); {UPDATE}; mu, var = held"),
+        named="statistics-updated-in-eval",
     ),
-    "updates_twice": _f("Moves the running statistics twice a step.", (UPDATE, f"{UPDATE}; {UPDATE}")),
+    "updates_twice": _f(
+        "Moves the running statistics twice a step.", (UPDATE, f"{UPDATE}; {UPDATE}"), named="statistics-updated-twice"
+    ),
     "updates_before_normalising": _f(
-        "Trains by the running statistics, which it moves first.", (UPDATE, f"{UPDATE}; {EVAL}; self.batch = False")
+        "Trains by the running statistics, which it moves first.",
+        (UPDATE, f"{UPDATE}; {EVAL}; self.batch = False"),
+        named="updated-before-normalising",
     ),
     "trains_by_running_statistics": _f(
         "Trains by the running statistics, which it moves afterwards.",
         (UPDATE, f"held = (self.running_mean, self.running_var); {UPDATE}; mu, var = held; self.batch = False"),
+        named="running-statistics-in-train",
     ),
-    "evaluates_by_the_batch": _f("Normalises by the batch in evaluation.", (BATCH, "self.batch = True")),
+    "evaluates_by_the_batch": _f(
+        "Normalises by the batch in evaluation.", (BATCH, "self.batch = True"), named="batch-statistics-in-eval"
+    ),
     "starts_anew_each_step": _f(
         "Forgets the running statistics before it moves them.",
         (UPDATE, f"self.running_mean, self.running_var = np.zeros_like(mu), np.ones_like(var); {UPDATE}"),
+        named="statistics-begin-anew",
     ),
-    "mean_not_updated": _f("Moves running_var alone.", (R_MEAN, "self.running_mean")),
-    "variance_not_updated": _f("Moves running_mean alone.", (R_VAR, "self.running_var")),
+    "mean_not_updated": _f("Moves running_var alone.", (R_MEAN, "self.running_mean"), named="mean-not-updated"),
+    "variance_not_updated": _f("Moves running_mean alone.", (R_VAR, "self.running_var"), named="variance-not-updated"),
     "counts_to_one": _f(
-        "Does not count on after the first batch.", ("self.num_batches_tracked += 1", "self.num_batches_tracked = 1")
+        "Does not count on after the first batch.",
+        ("self.num_batches_tracked += 1", "self.num_batches_tracked = 1"),
+        named="counter-stops",
     ),
     "stores_the_deviation": _f(
-        "Averages standard deviations.", (R_VAR, R_VAR.replace("unbiased", "np.sqrt(unbiased)"))
+        "Averages standard deviations.",
+        (R_VAR, R_VAR.replace("unbiased", "np.sqrt(unbiased)")),
+        named="deviation-stored",
     ),
     "loses_its_state_on_loading": _f(
         "Saves the parameters and not the statistics.",
@@ -128,99 +175,220 @@ STATE = {
             "layer.running_mean, layer.running_var = layer.running_mean * 0, layer.running_var * 0 + 1; "
             "self.facts.append(",
         ),
+        named="statistics-not-loaded",
     ),
     "trains_its_parameters": _f(
-        "Moves γ in the backward pass.", (DGAMMA, f"{DGAMMA}; self.gamma = self.gamma - np.float32(0.1) * dgamma")
+        "Moves γ in the backward pass.",
+        (DGAMMA, f"{DGAMMA}; self.gamma = self.gamma - np.float32(0.1) * dgamma"),
+        named="parameters-changed",
     ),
 }
 
 AXES_AND_PARAMETERS = {
     "one_mean_for_all_channels": _f(
-        "Takes the mean over the channels too.", (MU, "mu = np.full(self.features, x.mean(), np.float32)")
+        "Takes the mean over the channels too.",
+        (MU, "mu = np.full(self.features, x.mean(), np.float32)"),
+        named="mean-of-all-channels",
+    ),
+    "statistics_of_all_channels": _f(
+        "Takes mean and variance over the channels too.",
+        (MU, "mu = np.full(self.features, x.mean(), np.float32)"),
+        (VAR, f"np.full(self.features, {VAR}.mean(), np.float32)"),
+        named="statistics-of-all-channels",
     ),
     "counts_samples": _f(
-        "Takes n for the size of the batch, whatever the spatial size.", (COUNT, "self.n = x.shape[0]")
+        "Takes n for the size of the batch, whatever the spatial size.",
+        (COUNT, "self.n = x.shape[0]"),
+        named="samples-counted ValueError",
     ),
-    "rank_2_alone": _f("Sums over the axes of BatchNorm2d, whatever the rank.", (AXES, "self.axes = (0, 2, 3)")),
-    "gamma_ignored": _f("Does not apply γ.", (GAMMA, "self.xhat"), (OUTER, "self.inv")),
-    "beta_ignored": _f("Does not apply β.", (BETA, "")),
+    "rank_2_alone": _f(
+        "Sums over the axes of BatchNorm2d, whatever the rank.", (AXES, "self.axes = (0, 2, 3)"), named="AxisError"
+    ),
+    "gamma_ignored": _f("Does not apply γ.", (GAMMA, "self.xhat"), (OUTER, "self.inv"), named="gamma-ignored"),
+    "beta_ignored": _f("Does not apply β.", (BETA, ""), named="beta-ignored"),
     "gamma_and_beta_swapped": _f(
         "Applies β as γ and γ as β.",
         (GAMMA, GAMMA.replace("gamma", "beta")),
         (BETA, BETA.replace("beta", "gamma")),
         (OUTER, "(self.beta * self.inv)"),
+        named="gamma-beta-swapped",
     ),
     "gamma_backwards": _f(
-        "Applies γ in the order of the channels reversed.", (GAMMA, GAMMA.replace("gamma", "gamma[::-1]"))
+        "Applies γ in the order of the channels reversed.",
+        (GAMMA, GAMMA.replace("gamma", "gamma[::-1]")),
+        (OUTER, OUTER.replace("gamma", "gamma[::-1]")),
+        named="gamma-reversed",
     ),
-    "gamma_of_the_first_channel": _f("Applies the first γ to every channel.", (GAMMA, "self.xhat * self.gamma[0]")),
+    "gamma_of_the_first_channel": _f(
+        "Applies the first γ to every channel.",
+        (GAMMA, "self.xhat * self.gamma[0]"),
+        (OUTER, OUTER.replace("gamma", "gamma[0]")),
+        named="gamma-of-first-channel",
+    ),
+    "gamma_forward_alone": _f(
+        "Applies γ to y reversed, and to dx as it is.", (GAMMA, GAMMA.replace("gamma", "gamma[::-1]"))
+    ),
+    "affine_before_normalising": _f(
+        "Applies γ and β to x, and normalises what comes out.",
+        (GAMMA, "self.xhat"),
+        (BETA, ""),
+        (BATCH, f"{BATCH}; x = x * self.gamma.reshape(self.column) + self.beta.reshape(self.column)"),
+    ),
+    "statistics_per_sample": _f(
+        "Normalises every sample by its own statistics.",
+        (
+            XHAT,
+            "over = tuple(range(2, x.ndim)); alone = self.batch and over; "
+            f"{XHAT} if not alone else (x - x.mean(over, keepdims=True)) / "
+            "np.sqrt(x.var(over, keepdims=True) + np.float32(self.eps))",
+        ),
+    ),
+    "spatial_axes_swapped": _f(
+        "Writes the last two axes of y in each other's order.",
+        (Y, 'tensors = {"y": Array.of(y.swapaxes(-1, -2).copy().reshape(y.shape) if y.ndim > 3 else y)}'),
+    ),
 }
 
 NUMERICS = {
-    "one_pass_variance": _f("Takes E[x²] − μ².", (VAR, "(x * x).mean(self.axes, dtype=np.float32) - mu * mu")),
+    "one_pass_variance": _f(
+        "Takes E[x²] − μ².",
+        (VAR, "(x * x).mean(self.axes, dtype=np.float32) - mu * mu"),
+        named="variance-one-pass variance-cancelled",
+    ),
     "mean_in_half_precision": _f(
         "Adds up the mean in float16.",
         (MU, MU.replace("float32", "float16") + ".astype(np.float32)"),
+        named="statistics-in-half",
     ),
     "variance_in_half_precision": _f(
-        "Adds up the variance in float16.", (VAR, VAR.replace("float32", "float16") + ".astype(np.float32)")
+        "Adds up the variance in float16.",
+        (VAR, VAR.replace("float32", "float16") + ".astype(np.float32)"),
+        named="statistics-in-half",
     ),
     "output_through_half_precision": _f(
-        "Rounds y to float16.", (Y, 'tensors = {"y": Array.of(y.astype(np.float16).astype(np.float32))}')
+        "Rounds y to float16.",
+        (Y, 'tensors = {"y": Array.of(y.astype(np.float16).astype(np.float32))}'),
+        named="output-in-half",
     ),
-    "coarse_root": _f("Has the root to four digits.", (INV, f"({INV}).astype(np.float16).astype(np.float32)")),
+    "coarse_root": _f(
+        "Has the root to four digits.",
+        (INV, f"({INV}).astype(np.float16).astype(np.float32)"),
+        named="deviation-in-half",
+    ),
     "variance_floor": _f("Raises the variance to 1e-6.", (VAR, f"np.maximum({VAR}, np.float32(1e-6))")),
-    "count_saturates": _f("Counts up to 255.", (COUNT, f"{COUNT}; self.n = min(self.n, 255)")),
-    "momentum_in_half_precision": _f("Rounds momentum to float16.", (MOMENTUM, MOMENTUM.replace("float32", "float16"))),
+    "count_saturates": _f("Counts up to 255.", (COUNT, f"{COUNT}; self.n = min(self.n, 255)"), named="count-saturates"),
+    "subnormals_flushed": _f(
+        "Takes numbers below the smallest normal one for zero.",
+        (MU, f"x = np.where(np.abs(x) < np.float32(2.0**-126), np.float32(0), x); {MU}"),
+        named="subnormals-flushed",
+    ),
+    "products_of_tf32": _f(
+        "Rounds the factors of γ·x̂ and g·x̂ to 11 bits, as tensor cores do.",
+        (GAMMA, "tf32(self.xhat) * tf32(self.gamma).reshape(self.column)"),
+        (DGAMMA, "dgamma = (tf32(g) * tf32(self.xhat)).sum(self.axes)"),
+        (
+            "@dataclass\n",
+            "def tf32(a):\n"
+            "    fraction, exponent = np.frexp(a)\n"
+            "    return np.ldexp(np.rint(np.ldexp(fraction, 11)), exponent - 11).astype(np.float32)\n\n\n"
+            "@dataclass\n",
+        ),
+        named="products-of-11-bits",
+    ),
+    "momentum_in_half_precision": _f(
+        "Rounds momentum to float16.", (MOMENTUM, MOMENTUM.replace("float32", "float16")), named="momentum-in-half"
+    ),
 }
 
 GRADIENTS = {
-    "statistics_detached": _f("Differentiates as if the statistics were constants.", (DX, "outer * g")),
-    "mean_detached": _f("Differentiates as if the mean were a constant.", (DX, "outer * (g - self.xhat * mean_gx)")),
-    "variance_detached": _f("Differentiates as if the variance were a constant.", (DX, "outer * (g - mean_g)")),
-    "one_over_n_missing": _f("Does not divide Σg by n in dx.", (MEAN_G, "mean_g = dbeta")),
-    "dx_without_gamma": _f("Leaves γ out of dx.", (OUTER, "self.inv")),
+    "statistics_detached": _f(
+        "Differentiates as if the statistics were constants.", (DX, "outer * g"), named="gradient-detached"
+    ),
+    "mean_detached": _f(
+        "Differentiates as if the mean were a constant.",
+        (DX, "outer * (g - self.xhat * mean_gx)"),
+        named="gradient-mean-detached",
+    ),
+    "variance_detached": _f(
+        "Differentiates as if the variance were a constant.",
+        (DX, "outer * (g - mean_g)"),
+        named="gradient-variance-detached",
+    ),
+    "one_over_n_missing": _f(
+        "Does not divide Σg by n in dx.", (MEAN_G, "mean_g = dbeta"), named="gradient-sums-undivided"
+    ),
+    "one_over_n_missing_of_products": _f(
+        "Does not divide Σg·x̂ by n in dx.", (MEAN_GX, "mean_gx = dgamma"), named="gradient-products-undivided"
+    ),
+    "dx_without_gamma": _f("Leaves γ out of dx.", (OUTER, "self.inv"), named="dx-without-gamma"),
     "dgamma_unnormalised": _f(
-        "Sums g·(x − μ) for dγ.", (DGAMMA, "dgamma = (g * self.xhat / self.inv.reshape(self.column)).sum(self.axes)")
+        "Sums g·(x − μ) for dγ.", (PASSED_ON, f"{PASSED_ON}; dgamma = dgamma / layer.inv"), named="dgamma-unnormalised"
     ),
     "gradients_averaged": _f(
         "Divides dγ and dβ by n.",
-        ("outer * g, dgamma, dbeta", "outer * g, dgamma / self.n, dbeta / self.n"),
-        (DX + ", dgamma, dbeta", DX + ", dgamma / self.n, dbeta / self.n"),
+        (PASSED_ON, f"{PASSED_ON}; dgamma, dbeta = dgamma / layer.n, dbeta / layer.n"),
+        named="gradients-averaged",
     ),
     "gradients_swapped": _f(
-        "Returns dβ as dγ and dγ as dβ.", ("dx, dgamma, dbeta = layer", "dx, dbeta, dgamma = layer")
+        "Returns dβ as dγ and dγ as dβ.",
+        ("dx, dgamma, dbeta = layer", "dx, dbeta, dgamma = layer"),
+        named="gradients-swapped",
     ),
     "gradients_pile_up": _f(
-        "Adds dβ to that of the step before.", (DBETA, f"{DBETA} + getattr(self, 'dbeta', 0); self.dbeta = dbeta")
+        "Adds dγ and dβ to those of the steps before.",
+        (
+            PASSED_ON,
+            f"{PASSED_ON}; held = getattr(layer, 'held', (0, 0)); "
+            "layer.held = dgamma, dbeta = dgamma + held[0], dbeta + held[1]",
+        ),
+        named="gradients-accumulated",
     ),
     "evaluation_through_the_batch": _f(
-        "Differentiates evaluation as if it had used the batch.", ("if not self.batch:", "if False:")
+        "Differentiates evaluation as if it had used the batch.",
+        ("if not self.batch:", "if False:"),
+        named="eval-gradient-through-batch",
     ),
     "learns_while_frozen": _f(
-        "Returns dγ of a frozen layer.", ("if layer.scale and not step.frozen:", "if layer.scale:")
+        "Returns dγ of a frozen layer.", ("if layer.scale and not step.frozen:", "if layer.scale:"), named="returned"
     ),
 }
 
 FORM = {
+    "nan_skipped": _f(
+        "Leaves NaN out of the statistics.",
+        (MU, "mu = np.nanmean(x, self.axes, dtype=np.float32) if x.size else x.mean(self.axes)"),
+        (
+            VAR,
+            VAR.replace(
+                "((x - mu.reshape(self.column)) ** 2).mean(", "np.nanmean((x - mu.reshape(self.column)) ** 2, "
+            ),
+        ),
+    ),
     "nan_swallowed": _f("Takes NaN for 0.", (XHAT, XHAT.replace("(x -", "(np.nan_to_num(x) -"))),
     "output_clipped": _f("Holds y to [−64, 64].", (Y, 'tensors = {"y": Array.of(np.clip(y, -64, 64))}')),
-    "output_in_float64": _f("Returns y in float64.", (Y, 'tensors = {"y": Array.of(y.astype(np.float64))}')),
-    "output_flat": _f("Returns y as one row a sample.", (Y, 'tensors = {"y": Array.of(y.reshape(len(y), -1))}')),
-    "counter_in_float64": _f("Counts batches in floating point.", ("np.int64", "np.float64")),
+    "output_in_float64": _f(
+        "Returns y in float64.", (Y, 'tensors = {"y": Array.of(y.astype(np.float64))}'), named="dtype"
+    ),
+    "output_flat": _f(
+        "Returns y as one row a sample.", (Y, 'tensors = {"y": Array.of(y.reshape(len(y), -1))}'), named="shape"
+    ),
+    "counter_in_float64": _f("Counts batches in floating point.", ("np.int64", "np.float64"), named="dtype"),
     "writes_to_its_input": _f(
         "Normalises x in place.",
         (XHAT, "x -= mu.reshape(self.column); x *= self.inv.reshape(self.column); self.xhat = x"),
+        named="input-changed",
     ),
     "differs_from_run_to_run": _f(
         "Adds rounding errors by chance.",
         (Y, 'tensors = {"y": Array.of(y * np.random.uniform(1, 1 + 1e-7, y.shape).astype(np.float32))}'),
+        named="differs-from-run-to-run",
     ),
-    "refuses_two_values": _f("Takes two values for too few.", ("self.n == 1", "self.n <= 2")),
+    "refuses_two_values": _f("Takes two values for too few.", ("self.n == 1", "self.n <= 2"), named="ValueError"),
     "takes_one_value": _f(
         "Trains on a single value.",
         ("self.n == 1", "False"),
         (CORRECTION, "var * np.float32(self.n / max(self.n - 1, 1))"),
+        named="running-variance-biased",
     ),
     "takes_wrong_channels": _f(
         "Makes its parameters fit whatever number of channels comes.",
@@ -229,27 +397,31 @@ FORM = {
             "names = ('gamma', 'beta', 'running_mean', 'running_var'); "
             "vars(self).update({name: np.resize(vars(self)[name], x.shape[1]) for name in names})",
         ),
+        named="accepted",
     ),
-    "takes_wrong_dimensions": _f("Takes an input of any rank.", (DIMENSIONS, "pass")),
+    "takes_wrong_dimensions": _f("Takes an input of any rank.", (DIMENSIONS, "pass"), named="accepted"),
     "raises_another_type": _f(
-        "Raises a RuntimeError for a wrong number of channels.", (CHANNELS, CHANNELS.replace("Value", "Runtime"))
+        "Raises a RuntimeError for a wrong number of channels.",
+        (CHANNELS, CHANNELS.replace("Value", "Runtime")),
+        named="RuntimeError",
     ),
 }
 
 FAULTS: dict[str, Fault] = {**CONVENTIONS, **STATE, **AXES_AND_PARAMETERS, **NUMERICS, **GRADIENTS, **FORM}
 
 
-def mutated(fault: str) -> str:
-    """The NumPy adapter's source with a fault; as it is for ``none``.
+def mutated(faults: str) -> str:
+    """The NumPy adapter's source with a fault, or with several joined by +; as it is for ``none``.
 
     Raises:
         ValueError: the adapter has changed, and a line that the fault is written into stands there no longer, or twice.
     """
     source = GOOD.read_text(encoding="utf-8")
-    for line, instead in FAULTS[fault].edits if fault != "none" else ():
-        if source.count(line) != 1:
-            raise ValueError(f"{fault}: {line!r} stands {source.count(line)} times in {GOOD.name}")
-        source = source.replace(line, instead)
+    for fault in faults.split("+") if faults != "none" else ():
+        for line, instead in FAULTS[fault].edits:
+            if source.count(line) != 1:
+                raise ValueError(f"{fault}: {line!r} stands {source.count(line)} times in {GOOD.name}")
+            source = source.replace(line, instead)
     return source
 
 

@@ -1,0 +1,173 @@
+"""The catalogue of causes: what a BatchNorm may do otherwise, as a name, a sentence and a change of conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from conformance.conventions import (
+    STAGES,
+    Affine,
+    Differentiating,
+    Modes,
+    Moments,
+    Normalising,
+    Precision,
+    Updating,
+)
+
+#: Stage → the tensors that a change of it can move.
+_REACH = {
+    Modes: {"y", "dx", "dgamma", "running_mean", "running_var", "num_batches_tracked"},
+    Moments: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var"},
+    Normalising: {"y", "dx", "dgamma"},
+    Updating: {"y", "dx", "dgamma", "running_mean", "running_var", "num_batches_tracked"},
+    Affine: {"y", "dx"},
+    Differentiating: {"dx", "dgamma", "dbeta"},
+    Precision: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var"},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Hypothesis:
+    """A named alternative: a sentence for people, and what it changes of the conventions."""
+
+    name: str
+    sentence: str
+    changes: Mapping[str, Any]
+
+    @property
+    def reach(self) -> set[str]:
+        """The tensors that it can move, without their steps."""
+        return set().union(*(_REACH[STAGES[field]] for field in self.changes))
+
+
+def _h(name: str, sentence: str, **changes: Any) -> Hypothesis:
+    return Hypothesis(name, sentence, changes)
+
+
+#: The catalogue, the likelier first: where two explain a mismatch equally well, the earlier one is named.
+HYPOTHESES: tuple[Hypothesis, ...] = (
+    _h(
+        "running-variance-biased", "running_var is stored biased, without the n/(n−1) factor", running_variance="biased"
+    ),
+    _h(
+        "running-variance-unbiased",
+        "running_var is stored unbiased, with the n/(n−1) factor",
+        running_variance="unbiased",
+    ),
+    _h(
+        "running-variance-corrected-twice",
+        "running_var is stored with the n/(n−1) factor squared",
+        running_variance="corrected twice",
+    ),
+    _h("deviation-stored", "running_var averages standard deviations", stored="deviation"),
+    _h("eps-stored", "running_var averages variances with eps added", stored="variance and eps"),
+    _h("batch-variance-unbiased", "the batch is normalised by its unbiased variance", batch_variance="unbiased"),
+    _h("batch-variance-biased", "the batch is normalised by its biased variance", batch_variance="biased"),
+    _h("momentum-weighs-old", "momentum weighs the old statistics, not the new batch", momentum_weighs="old"),
+    _h("momentum-weighs-new", "momentum weighs the new batch, not the old statistics", momentum_weighs="new"),
+    _h("momentum-clipped", "momentum is held to [0, 1]", momentum_range="clipped"),
+    _h("default-mode-eval", "the layer infers unless told to train", default_mode="eval"),
+    _h("default-mode-train", "the layer trains unless told to infer", default_mode="train"),
+    _h(
+        "mode-per-call",
+        "a call that names no mode runs in the default one, whatever the last one was",
+        mode_lasts=False,
+    ),
+    _h("frozen-infers", "a frozen layer infers, even in training mode", frozen="eval"),
+    _h("frozen-trains", "a frozen layer still normalises by the batch in training mode", frozen="mode"),
+    _h("unlearned-applied", "γ and β are applied where they are not learned", unlearned="applied"),
+    _h("unlearned-absent", "γ and β are not applied where they are not learned", unlearned="absent"),
+    _h("mask-count-padded", "sums over what a mask keeps are divided by its count and 1e-7", mask_count="padded"),
+    _h("eps-1e-3", "eps is 1e-3, whatever was asked for", eps=1e-3),
+    _h("eps-1e-5", "eps is 1e-5, whatever was asked for", eps=1e-5),
+    _h("eps-outside-root", "eps is added to the standard deviation, outside the root", eps_added_to="deviation"),
+    _h("eps-ignored", "eps is not added at all", eps_added_to="nothing"),
+    _h("eps-added-twice", "eps is added to the variance twice", eps_added_to="variance twice"),
+    _h("eps-as-floor", "the variance is raised to eps where it is smaller", eps_added_to="variance as a floor"),
+    _h("root-forgotten", "x − μ is divided by the variance, not by its root", divisor="variance"),
+    _h("exponential-average", "the running statistics are an exponential average", averaging="exponential"),
+    _h("momentum-0.1", "momentum is 0.1, whatever was asked for", momentum=0.1),
+    _h("momentum-0.01", "momentum is 0.01, whatever was asked for", momentum=0.01),
+    _h("statistics-not-updated", "the running statistics are not updated", updates=0),
+    _h("statistics-updated-twice", "the running statistics are updated twice per step", updates=2),
+    _h("statistics-updated-in-eval", "the running statistics are updated in evaluation too", update_in_eval=True),
+    _h("variance-not-updated", "running_var is not updated", variance_updated=False),
+    _h("mean-not-updated", "running_mean is not updated", mean_updated=False),
+    _h("statistics-begin-anew", "every update starts from a mean of 0 and a variance of 1", begins="anew"),
+    _h("counter-stops", "batches are counted to one", counting="to one"),
+    _h("statistics-not-loaded", "a checkpoint loses the running statistics", loaded="parameters"),
+    _h("cumulative-average", "the running statistics are a cumulative average", averaging="cumulative"),
+    _h("running-statistics-in-train", "training normalises by the running statistics", train_statistics="running"),
+    _h("batch-statistics-in-eval", "evaluation normalises by the batch's statistics", eval_statistics="batch"),
+    _h(
+        "updated-before-normalising",
+        "training normalises by the running statistics, updated first",
+        train_statistics="running",
+        update_first=True,
+    ),
+    _h("gamma-ignored", "γ is not applied", gamma="ignored"),
+    _h("beta-ignored", "β is not applied", beta="ignored"),
+    _h("gamma-beta-swapped", "γ and β are swapped", gamma="swapped"),
+    _h("gamma-reversed", "γ is applied in the order of the channels reversed", gamma="reversed"),
+    _h("gamma-of-first-channel", "the first γ is applied to every channel", gamma="of the first channel"),
+    _h("mean-of-all-channels", "one mean is taken over all channels", shared="mean"),
+    _h("statistics-of-all-channels", "one mean and one variance are taken over all channels", shared="both"),
+    _h("samples-counted", "n is the number of samples, whatever their size", count="samples"),
+    _h("count-saturates", "n is counted up to 255", count="values up to 255"),
+    _h("gradient-detached", "no gradient flows through the batch's statistics", gradient="detached"),
+    _h("gradient-mean-detached", "no gradient flows through the batch's mean", gradient="mean detached"),
+    _h("gradient-variance-detached", "no gradient flows through the batch's variance", gradient="variance detached"),
+    _h("gradient-sums-undivided", "Σg is not divided by n in dx", gradient="sums of g undivided"),
+    _h("gradient-products-undivided", "Σg·x̂ is not divided by n in dx", gradient="sums of g·x̂ undivided"),
+    _h("eval-gradient-through-batch", "dx of evaluation is that of training", eval_gradient="through the batch"),
+    _h("dx-without-gamma", "dx is taken without γ", dx_scale="ignored"),
+    _h("dgamma-unnormalised", "dγ is Σg·(x−μ), not Σg·x̂", dgamma="unnormalised"),
+    _h("gradients-averaged", "dγ and dβ are divided by n", parameter_gradients="averaged"),
+    _h("gradients-swapped", "dγ and dβ are swapped", parameter_gradients="swapped"),
+    _h("gradients-accumulated", "dγ and dβ are added to those of earlier steps", parameter_gradients="accumulated"),
+    _h("sums-overflow", "sums beyond float32's range are infinite, and what is divided by them 0", sums="overflow"),
+    _h("empty-batch-averaged", "a batch of no values is averaged, and 0/0 is NaN", empty="averaged"),
+    _h("momentum-in-half", "momentum is rounded to half precision", coarse="momentum"),
+    _h("deviation-in-half", "1/√(σ²+ε) is rounded to half precision", coarse="deviation"),
+    _h("products-of-11-bits", "the factors of γ·x̂ and g·x̂ are rounded to 11 bits, as TF32 does", coarse="factors"),
+    _h("output-in-half", "every y is a number of half precision", coarse="output"),
+)
+
+#: Causes that take precision, not meaning: what they explain is inaccurate where the weak grade admits it.
+PRECISION: tuple[Hypothesis, ...] = (
+    _h("statistics-rounded", "mean and deviation are rounded to the layer's dtype before use", statistics="rounded"),
+    _h("terms-rounded", "the sums in the gradients are rounded to the input's half dtype", terms="rounded"),
+    _h(
+        "statistics-rounded-for-gradients",
+        "mean and deviation are rounded to half before gradients are taken with them",
+        statistics="rounded for gradients",
+    ),
+    _h("sums-sequential", "a channel's values are added one after another", summation="sequential"),
+    _h("variance-one-pass", "the variance is E[x²] − E[x]², which cancels", variance="one-pass"),
+    _h("subnormals-flushed", "numbers below the smallest normal one are taken for zero", subnormals="flushed"),
+    _h("computed-in-float32", "float64 is rounded to float32 and computed there", precision="float32"),
+)
+
+#: What `conformance.recovery` finds.
+CANCELLED = _h(
+    "variance-cancelled", "the variance is lost to cancellation, and all else follows from what is left of it"
+)
+IN_HALF = _h(
+    "statistics-in-half",
+    "mean or variance of the batch are as coarse as sums in half precision, and all else follows from them",
+)
+
+CATALOGUE = (*HYPOTHESES, *PRECISION, CANCELLED, IN_HALF)
+
+_BY_CHANGE = {tuple(h.changes.items()): h for h in CATALOGUE if len(h.changes) == 1}
+
+
+def name_change(field: str, value: Any) -> tuple[str, str]:
+    """Name and sentence of one declared convention, as the catalogue has it."""
+    found = _BY_CHANGE.get(((field, value),))
+    if found is not None:
+        return found.name, found.sentence
+    return f"{field.replace('_', '-')}-{value:g}", f"{field.replace('_', ' ')} is {value:g}"

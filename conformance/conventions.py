@@ -1,0 +1,142 @@
+"""The choices on which BatchNorms differ, stage by stage; the defaults are the canonical ones, which are torch's.
+
+`Conventions` holds all of them, flat. It is put together from one small class per stage of the computation, so that
+each stage of `conformance.reference` reads the choices that concern it, and a result can be kept by them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Which mode a step runs in. `mode_lasts`: a mode holds for later calls that name none."""
+
+    default_mode: Literal["train", "eval"] = "train"
+    mode_lasts: bool = True
+    frozen: Literal["mode", "eval"] = "mode"
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The batch's mean and variance.
+
+    `mask_count`: whether sums over what a mask keeps are divided by its count, or by 10⁻⁷ more, so that a mask that
+    keeps nothing has moments of 0. `shared`: a mean, or both moments, of all channels together. `count`: the n that
+    corrections and gradients divide by, where it is not that of values. `sums` that overflow are infinite from
+    float32's largest number on. `empty`: a batch of no values is skipped, or averaged to 0/0. `means` and `variances`:
+    per step, the mean and the biased variance of each channel that were used, whatever they should be.
+    """
+
+    mask_count: Literal["exact", "padded"] = "exact"
+    shared: Literal["nothing", "mean", "both"] = "nothing"
+    count: Literal["values", "samples", "values up to 255"] = "values"
+    sums: Literal["exact", "overflow"] = "exact"
+    empty: Literal["skipped", "averaged"] = "skipped"
+    means: tuple[tuple[float, ...] | None, ...] | None = None
+    variances: tuple[tuple[float, ...] | None, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Normalising:
+    """Which statistics normalise, and what of them is divided by."""
+
+    batch_variance: Literal["biased", "unbiased"] = "biased"
+    train_statistics: Literal["batch", "running"] = "batch"
+    eval_statistics: Literal["running", "batch"] = "running"
+    default_eps: float = 1e-5
+    eps: float | None = None
+    eps_added_to: Literal["variance", "variance twice", "variance as a floor", "deviation", "nothing"] = "variance"
+    divisor: Literal["deviation", "variance"] = "deviation"
+
+
+@dataclass(frozen=True)
+class Updating:
+    """How the running statistics move, and what is kept of them.
+
+    `stored`: what running_var averages. `begins`: every update may start from a mean of 0 and a variance of 1.
+    `loaded`: a checkpoint keeps the statistics, or not.
+    """
+
+    running_variance: Literal["unbiased", "biased", "corrected twice"] = "unbiased"
+    stored: Literal["variance", "deviation", "variance and eps"] = "variance"
+    momentum_weighs: Literal["new", "old"] = "new"
+    default_momentum: float = 0.1
+    momentum: float | None = None
+    momentum_range: Literal["any", "clipped"] = "any"
+    averaging: Literal["as given", "exponential", "cumulative"] = "as given"
+    updates: Literal[0, 1, 2] = 1
+    update_in_eval: bool = False
+    update_first: bool = False
+    mean_updated: bool = True
+    variance_updated: bool = True
+    begins: Literal["where it stood", "anew"] = "where it stood"
+    counting: Literal["batches", "to one"] = "batches"
+    loaded: Literal["all", "parameters"] = "all"
+
+
+@dataclass(frozen=True)
+class Affine:
+    """γ and β. `unlearned`: whether one that the layer does not learn is absent (1 and 0), or applied as it was set."""
+
+    unlearned: Literal["absent", "applied"] = "absent"
+    gamma: Literal["applied", "ignored", "swapped", "reversed", "of the first channel"] = "applied"
+    beta: Literal["applied", "ignored"] = "applied"
+
+
+@dataclass(frozen=True)
+class Differentiating:
+    """The gradients. `gradient`: what dx takes off g; `eval_gradient`: whether dx of evaluation does so too."""
+
+    gradient: Literal[
+        "full", "detached", "mean detached", "variance detached", "sums of g undivided", "sums of g·x̂ undivided"
+    ] = "full"
+    eval_gradient: Literal["direct", "through the batch"] = "direct"
+    dx_scale: Literal["applied", "ignored"] = "applied"
+    dgamma: Literal["normalised", "unnormalised"] = "normalised"
+    parameter_gradients: Literal["summed", "averaged", "swapped", "accumulated"] = "summed"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How finely numbers are held.
+
+    `precision`: float64 is taken to float32 on the way in, and computed there. `coarse`: what goes through a format of
+    11 significant bits, float16's and TF32's: the momentum, 1/√(σ²+ε), the factors of γ·x̂ and g·x̂, or y.
+
+    The others widen the bounds and leave the values: `statistics` rounded to the layer's dtype, or to the narrower of
+    the layer's and the input's and for the gradients only; `terms` of gradients, their sums, rounded to the input's
+    dtype; `summation` of one value after another; `variance` in one pass, E[x²] − E[x]²; `subnormals` flushed to zero.
+    """
+
+    statistics: Literal["accumulated", "rounded", "rounded for gradients"] = "accumulated"
+    terms: Literal["accumulated", "rounded"] = "accumulated"
+    precision: Literal["as given", "float32"] = "as given"
+    coarse: Literal["nothing", "momentum", "deviation", "factors", "output"] = "nothing"
+    summation: Literal["blocked", "sequential"] = "blocked"
+    variance: Literal["two-pass", "one-pass"] = "two-pass"
+    subnormals: Literal["kept", "flushed"] = "kept"
+
+
+@dataclass(frozen=True)
+class Conventions(Precision, Differentiating, Affine, Updating, Normalising, Moments, Modes):
+    """A choice at every stage. `conformance.profile` says which ones a framework may declare.
+
+    The others are mistakes and shortcuts that only a diagnosis supposes.
+    """
+
+    def but(self, **changes: Any) -> Conventions:
+        """These conventions with some changed."""
+        return replace(self, **changes)
+
+
+CANONICAL = Conventions()
+
+#: Field of `Conventions` → the stage that it belongs to.
+STAGES = {
+    field.name: stage
+    for stage in (Modes, Moments, Normalising, Updating, Affine, Differentiating, Precision)
+    for field in fields(stage)
+}

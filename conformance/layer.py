@@ -1,0 +1,102 @@
+"""What the reference takes and gives: a layer's numbers, a step's tensors, and everything that a step computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from conformance.arithmetic import Array
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """A layer's numbers in canonical terms; gamma, beta and the statistics are (C,) float64, exact.
+
+    `mode` overrides the mode of every step (MindSpore's use_batch_statistics); None leaves it to the step. A layer that
+    is not `trainable` (Keras's argument) is frozen in every step.
+    """
+
+    eps: float
+    momentum: float | None
+    scale: bool
+    center: bool
+    track_running_stats: bool
+    gamma: Array
+    beta: Array
+    running_mean: Array
+    running_var: Array
+    mode: Literal["train", "eval"] | None = None
+    trainable: bool = True
+
+
+@dataclass(frozen=True)
+class Values:
+    """One step's tensors, exact in float64: x and the cotangent g, (C, n).
+
+    `mask`, (n,) of ones and zeros, says which values the batch's statistics are taken over; None: all of them.
+    `samples` is the size of the batch, N; `reloaded`: the layer has been through a checkpoint before the step.
+    """
+
+    mode: str
+    x: Array
+    g: Array | None
+    frozen: bool
+    mask: Array | None = None
+    samples: int = 0
+    reloaded: bool = False
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Everything one step computed, in the reference's arithmetic: (C, n) for x, xhat, y, g, dx; (C,) for the rest.
+
+    Attributes:
+        batch: the batch's own statistics normalised, not the running ones.
+        mask: as in `Values`.
+        count: how many values a channel's statistics were taken over.
+        radicand: what the root was taken of, σ²+ε.
+        sums: β' = Σg and γ' = Σg·x̂; None without a cotangent.
+        taken_off: a and b of dx = γ·inv·(g − a·β' − b·x̂·γ'): 1/n both where the batch normalised, 0 where not.
+        dgamma, dbeta: what the layer returns of the sums; None where it does not learn.
+        weight: the m of this step's update; None when nothing was updated.
+        mean, sample_var: what the update weighed in; None when nothing was updated.
+        correction: the factor that made sample_var of σ².
+        before: running_mean and running_var before the step.
+    """
+
+    batch: bool
+    mask: Array | None
+    count: int
+    x: Array
+    g: Array | None
+    gamma: Array
+    beta: Array
+    eps: float
+    mu: Array
+    var: Array
+    radicand: Array
+    inv: Array
+    xhat: Array
+    y: Array
+    dx: Array | None
+    sums: tuple[Array, Array] | None
+    taken_off: tuple[float, float]
+    dgamma: Array | None
+    dbeta: Array | None
+    weight: float | None
+    mean: Array | None
+    sample_var: Array | None
+    correction: float
+    before: tuple[Array, Array]
+    running_mean: Array
+    running_var: Array
+    num_batches_tracked: int
+
+
+@dataclass(frozen=True)
+class State:
+    """What a layer carries from step to step: statistics (C,) and the number of batches seen."""
+
+    running_mean: Array
+    running_var: Array
+    count: int

@@ -1,0 +1,205 @@
+"""The stages of a step, each a formula under the conventions that concern it; `conformance.reference` strings them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from conformance.arithmetic import Arithmetic, Array
+from conformance.conventions import Affine, Conventions, Differentiating, Modes, Moments, Normalising, Updating
+from conformance.layer import Parameters, State, Trace, Values
+
+# Modes
+
+
+def modes(p: Parameters, steps: Sequence[Values], c: Modes) -> list[str]:
+    """The mode that each step runs in: train or eval."""
+    modes = []
+    standing: str = c.default_mode
+    for step in steps:
+        mode = standing if step.mode == "default" else step.mode
+        if c.mode_lasts:
+            standing = mode
+        if (step.frozen or not p.trainable) and c.frozen == "eval":
+            mode = "eval"
+        modes.append(p.mode or mode)
+    return modes
+
+
+# Moments
+
+
+def values_kept(step: Values) -> int:
+    """n, the values per channel that the mask keeps."""
+    return step.x.shape[1] if step.mask is None else int(step.mask.sum())
+
+
+def counted(step: Values, c: Moments) -> int:
+    """The n of corrections and gradients."""
+    n = values_kept(step)
+    return {"values": n, "samples": step.samples, "values up to 255": min(n, 255)}[c.count]
+
+
+def padded(step: Values, c: Moments) -> bool:
+    """Whether the mask's count is padded."""
+    return step.mask is not None and c.mask_count == "padded"
+
+
+def moments(x: Array, kept: Any, n: float, index: int, arithmetic: Arithmetic, c: Moments) -> tuple[Array, Array]:
+    """Mean and biased variance over the n values kept of every row, two-pass; NaN where there are none.
+
+    What a mask leaves out may be no number.
+    """
+    mean, var = (None if given is None else given[index] for given in (c.means, c.variances))
+    if not n:
+        nothing = arithmetic.lift(np.full(x.shape[0], np.nan))
+        return nothing, nothing
+    within = np.asarray(kept, bool)
+    mu = total(np.where(within, x, 0), arithmetic, c) / n if mean is None else arithmetic.lift(np.asarray(mean))
+    mu = mu if c.shared == "nothing" else of_all(mu, arithmetic)
+    if var is not None:
+        return mu, arithmetic.lift(np.asarray(var))
+    centred = np.where(within, x - mu[:, None], 0)
+    biased = total(centred * centred, arithmetic, c) / n
+    return mu, of_all(biased, arithmetic) if c.shared == "both" else biased
+
+
+def of_all(a: Array, arithmetic: Arithmetic) -> Array:
+    """The mean over all channels, for each of them."""
+    return np.asarray(0 * a + arithmetic.sum(a) / max(a.size, 1))
+
+
+def total(a: Array, arithmetic: Arithmetic, c: Moments) -> Array:
+    """Σ over the last axis; infinite beyond float32's range where sums overflow."""
+    found = arithmetic.sum(a)
+    if c.sums == "overflow":
+        size = arithmetic.lower(found)
+        beyond = np.abs(size) > np.finfo(np.float32).max
+        found = found.copy()
+        found[beyond] = arithmetic.lift(np.copysign(np.inf, size[beyond]))
+    return found
+
+
+# The update
+
+
+def unbiased(var: Any, n: int) -> Any:
+    """Bessel's correction; 0/0, which is NaN, for a single value."""
+    return var * n / (n - 1) if n > 1 else var * np.nan
+
+
+def stored(var: Array, eps: float, c: Updating, arithmetic: Arithmetic) -> Array:
+    """What running_var averages."""
+    if c.stored == "deviation":
+        return arithmetic.sqrt(var)
+    return var + eps if c.stored == "variance and eps" else var
+
+
+def updated(
+    state: State, mean: Array, var: Array, p: Parameters, c: Conventions, arithmetic: Arithmetic
+) -> tuple[State, float]:
+    """r ← (1−m)·r + m·s, `c.updates` times; also the last m."""
+    given = p.momentum if c.momentum is None else c.momentum
+    cumulative = c.averaging == "cumulative" or (given is None and c.averaging == "as given")
+    given = c.default_momentum if given is None else given
+    given = min(max(given, 0.0), 1.0) if c.momentum_range == "clipped" else given
+    m = arithmetic.lift(np.asarray(given))
+    for _ in range(c.updates):
+        count = 1 if c.counting == "to one" else state.count + 1
+        if cumulative:
+            m = arithmetic.reciprocal(arithmetic.lift(np.asarray(float(count))))
+        if c.coarse == "momentum":
+            m = through_half(m, arithmetic)
+        kept, new = (m, 1 - m) if c.momentum_weighs == "old" else (1 - m, m)
+        state = State(
+            kept * state.running_mean + new * mean if c.mean_updated else state.running_mean,
+            kept * state.running_var + new * var if c.variance_updated else state.running_var,
+            count,
+        )
+    return state, float(1 - m if c.momentum_weighs == "old" else m)
+
+
+# The inverse deviation
+
+
+def inverse(var: Array, eps: float, c: Normalising, arithmetic: Arithmetic) -> tuple[Array, Array]:
+    """σ²+ε and 1/√(σ²+ε), or what stands in for them."""
+    if c.eps_added_to == "variance as a floor":
+        radicand = np.where(var < eps, arithmetic.lift(np.full(var.shape, eps)), var)
+    else:
+        radicand = var + (2 * eps if c.eps_added_to == "variance twice" else eps)
+    if c.divisor == "variance":
+        return radicand, arithmetic.reciprocal(radicand)
+    if c.eps_added_to in ("deviation", "nothing"):
+        return radicand, arithmetic.reciprocal(arithmetic.sqrt(var) + (eps if c.eps_added_to == "deviation" else 0))
+    return radicand, arithmetic.reciprocal(arithmetic.sqrt(radicand))
+
+
+# The affine map
+
+
+def affine(parameters: Parameters, c: Affine) -> tuple[Array, Array]:
+    """The γ and β that are applied."""
+    gamma, beta = parameters.gamma, parameters.beta
+    if c.gamma == "swapped":
+        gamma, beta = beta, gamma
+    absent = c.unlearned == "absent"
+    if (absent and not parameters.scale) or c.gamma == "ignored":
+        gamma = np.ones_like(gamma)
+    if (absent and not parameters.center) or c.beta == "ignored":
+        beta = np.zeros_like(beta)
+    if c.gamma == "reversed":
+        gamma = gamma[::-1]
+    return np.full_like(gamma, gamma[0]) if c.gamma == "of the first channel" and gamma.size else gamma, beta
+
+
+# The gradients
+
+
+def divisors(n: int, c: Differentiating) -> tuple[int, int]:
+    """What β' and x̂·γ' are divided by before they are taken off g; 0 where they are not taken off."""
+    return {
+        "full": (n, n),
+        "detached": (0, 0),
+        "mean detached": (0, n),
+        "variance detached": (n, 0),
+        "sums of g undivided": (1, n),
+        "sums of g·x̂ undivided": (n, 1),
+    }[c.gradient]
+
+
+def returned(
+    sums: tuple[Array, Array], inv: Array, n: int, c: Differentiating, arithmetic: Arithmetic
+) -> tuple[Array, Array]:
+    """dβ and dγ as the layer hands them out."""
+    dbeta, dgamma = sums
+    if c.dgamma == "unnormalised":
+        dgamma = dgamma * arithmetic.reciprocal(inv)
+    if c.parameter_gradients == "averaged" and n:
+        dbeta, dgamma = dbeta / n, dgamma / n
+    return (dgamma, dbeta) if c.parameter_gradients == "swapped" else (dbeta, dgamma)
+
+
+def piled_up(t: Trace, earlier: tuple[Any, Any]) -> tuple[Trace, tuple[Any, Any]]:
+    """A step whose dβ and dγ are added to those before."""
+    dbeta = None if t.dbeta is None else t.dbeta + earlier[0]
+    dgamma = None if t.dgamma is None else t.dgamma + earlier[1]
+    held = earlier[0] if dbeta is None else dbeta, earlier[1] if dgamma is None else dgamma
+    return replace(t, dbeta=dbeta, dgamma=dgamma), held
+
+
+# Coarse formats
+
+
+def through_half(a: Array, arithmetic: Arithmetic) -> Array:
+    """Rounded to float16 and taken back."""
+    return arithmetic.lift(np.asarray(arithmetic.lower(a), np.float64).astype(np.float16).astype(np.float64))
+
+
+def eleven_bits(a: Array, arithmetic: Arithmetic) -> Array:
+    """Rounded to a significand of 11 bits, float16's and TF32's, whatever the exponent."""
+    fraction, exponent = np.frexp(arithmetic.lower(a))
+    return arithmetic.lift(np.ldexp(np.rint(np.ldexp(fraction, 11)), exponent - 11))
