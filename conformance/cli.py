@@ -117,9 +117,15 @@ def findings(
 
 def main() -> None:
     """Run the command line; a person's mistake is a message and exit code 2, never a traceback."""
-    for word in ("SIGTERM", "SIGHUP"):  # as Ctrl-C does: workers end, and nothing half-written stays
-        if hasattr(signal, word):
-            signal.signal(getattr(signal, word), lambda number, _: sys.exit(128 + number))
+    for word in ("SIGINT", "SIGTERM", "SIGHUP"):  # workers end, and nothing half-written stays
+        number = getattr(signal, word, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        print("conformance: the working directory is not there any more (change to another)", file=sys.stderr)
+        sys.exit(2)
     try:
         app()
     except UsageError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from conformance.diagnose import CATALOGUE
+from conformance.catalogue import CATALOGUE
 from conformance.errors import UsageError
 from conformance.findings import parts
 from conformance.run_folder import Run

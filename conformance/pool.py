@@ -5,6 +5,7 @@ A worker that dies or overruns costs the case it was on; it is started again, a 
 
 from __future__ import annotations
 
+import math
 import queue
 import time
 from collections import deque
@@ -15,7 +16,7 @@ from typing import Any
 from conformance.observation import Failure, Observation, broken, unpack
 from conformance.problem import Problem
 from conformance.target import Target
-from conformance.worker import Worker, WorkerError
+from conformance.worker import Events, Worker, WorkerError
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,18 @@ class _Open:
 
 @dataclass
 class _Seat:
-    """One worker's place: the process in it now, if any, and the cases it holds."""
+    """One worker's place: the process in it now, if any, the cases it holds, and the one it answered last."""
 
     target: Target
     worker: Worker | None = None
     ready: bool = False
+    answered: int | None = None
     since: float = 0.0
     held: deque[int] = field(default_factory=deque)
+
+
+class Interrupted(Exception):
+    """The pool was asked to stop; see `Pool.interrupt`."""
 
 
 class Pool:
@@ -102,6 +108,7 @@ class Pool:
         starts: what became of each target's start, by the target's name.
         restarts: how often each target's workers were started again.
         asked: number of problems drawn so far, which is the next one's index.
+        working: whether it is entered, and will see that it is interrupted.
 
     """
 
@@ -111,17 +118,28 @@ class Pool:
         self.starts: dict[str, Start] = {}
         self.restarts = dict.fromkeys((target.name for target in targets), 0)
         self.asked = 0
-        self._events: queue.SimpleQueue[tuple[Worker, dict[str, Any] | None]] = queue.SimpleQueue()
+        self.working = False
+        self._events: Events = queue.SimpleQueue()
         self._seats = [_Seat(target) for target in targets for _ in range(jobs)]
+        self._why = ""  # the latest restart
+        self._interrupted = False
+        self._looked = time.monotonic()
 
     def __enter__(self) -> Pool:
+        self.working = True
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.working = False
         for seat in self._seats:
             if seat.worker is not None:
                 seat.worker.kill()
                 seat.worker = None
+
+    def interrupt(self) -> None:
+        """Make `start` and `observe` raise `Interrupted` instead of waiting on; a signal handler may call this."""
+        self._interrupted = True
+        self._events.put((None, None))
 
     def start(self) -> dict[str, Start]:
         """Start every worker and wait until each is up or cannot be."""
@@ -134,6 +152,10 @@ class Pool:
         """Run every problem on its targets, yielding each observation as it arrives.
 
         Workers that were never started are; problems are drawn from `asked` as the window has room.
+
+        Raises:
+            Interrupted: `interrupt` was called.
+
         """
         self._launch_all()
         coming = enumerate(asked, self.asked)
@@ -185,7 +207,7 @@ class Pool:
                 self._launch(seat)
 
     def _launch(self, seat: _Seat) -> None:
-        seat.ready, seat.since = False, time.monotonic()
+        seat.ready, seat.answered, seat.since = False, None, time.monotonic()
         try:
             seat.worker = Worker(seat.target, self._events)
         except WorkerError as error:
@@ -193,26 +215,37 @@ class Pool:
 
     def _advance(self, opened: dict[int, _Open], todo: dict[str, deque[int]]) -> Settled:
         """Wait for one event or deadline; return the observations it settles."""
+        if self._interrupted:
+            raise Interrupted
         settled = self._abandoned(todo)
         if settled:
             return settled
+        self._look()
         try:
             worker, message = self._events.get(timeout=self._patience())
         except queue.Empty:
             return [item for seat in self._seats for item in self._overdue(seat, todo)]
         seat = next((seat for seat in self._seats if seat.worker is worker), None)
-        if seat is None:
-            return []  # the last words of a worker that was put down
+        if seat is None or worker is None:
+            return []  # the last words of a worker that was put down, or an interruption
         if message is None:
             return self._ended(seat, todo)
         if not seat.ready:
             return self._greeted(seat, message)
         return self._answered(seat, message, todo)
 
+    def _look(self) -> None:
+        """Once a second, see that no worker's output fills the disk."""
+        if time.monotonic() - self._looked >= 1.0:
+            self._looked = time.monotonic()
+            for seat in self._seats:
+                if seat.worker is not None:
+                    seat.worker.trim()
+
     def _patience(self) -> float:
-        """Seconds until the next deadline; a limit of infinity is one, too, but no wait may be that long."""
+        """Seconds until the next deadline, or until it is time to look what the workers have written."""
         deadlines = [seat.since + self._allowed(seat) for seat in self._seats if self._busy(seat)]
-        return min(max(0.0, min(deadlines) - time.monotonic()), 60.0) if deadlines else 1.0
+        return min(max(0.0, min(deadlines, default=math.inf) - time.monotonic()), 1.0)
 
     def _allowed(self, seat: _Seat) -> float:
         return self.limits.case_seconds if seat.ready else self.limits.start_seconds
@@ -220,24 +253,27 @@ class Pool:
     def _busy(self, seat: _Seat) -> bool:
         return seat.worker is not None and (not seat.ready or bool(seat.held))
 
-    def _greeted(self, seat: _Seat, hello: dict[str, Any]) -> Settled:
-        if "facts" in hello:
+    def _greeted(self, seat: _Seat, hello: Any) -> Settled:
+        said = hello if isinstance(hello, dict) else {}
+        if isinstance(said.get("facts"), dict):
             seat.ready, seat.since = True, time.monotonic()
-            self.starts[seat.target.name] = Started(dict(hello["facts"]))
+            self.starts[seat.target.name] = Started({str(name): str(fact) for name, fact in said["facts"].items()})
             return []
-        message = str(hello.get("unavailable") or hello.get("broken") or hello)
-        self._not_started(seat, message, broken="unavailable" not in hello)
+        message = str(said.get("unavailable") or said.get("broken") or f"the worker's first word was {hello!r:.80}")
+        self._not_started(seat, message, broken="unavailable" not in said)
         return []
 
     def _answered(self, seat: _Seat, reply: Any, todo: dict[str, deque[int]]) -> Settled:
-        if not seat.held:
+        answered = reply.get("id") if isinstance(reply, dict) else reply
+        if not seat.held or answered == seat.answered:  # which is no fault of the case that follows
+            self._restart(seat, todo, f"the worker answered {answered!r:.80} unasked")
             return []
         seat.since = time.monotonic()
-        index = seat.held.popleft()
-        answered = reply.get("id") if isinstance(reply, dict) else reply
+        seat.answered = index = seat.held.popleft()
         if answered != index:
-            self._restart(seat, todo)
-            return [(index, seat.target, broken(f"the worker answered {answered!r:.80} when asked for {index}"))]
+            words = f"the worker answered {answered!r:.80} when asked for {index}"
+            self._restart(seat, todo, words)
+            return [(index, seat.target, broken(words))]
         return [(index, seat.target, unpack(reply))]
 
     def _ended(self, seat: _Seat, todo: dict[str, deque[int]]) -> Settled:
@@ -249,7 +285,7 @@ class Pool:
         settled: Settled = []
         if seat.held:
             settled = [(seat.held.popleft(), seat.target, Observation("crashed", failure=failure))]
-        self._restart(seat, todo)
+        self._restart(seat, todo, failure.message)
         return settled
 
     def _overdue(self, seat: _Seat, todo: dict[str, deque[int]]) -> Settled:
@@ -261,7 +297,7 @@ class Pool:
             return []
         words = f"no answer within {self.limits.case_seconds:g} s\n{seat.worker.tail()}".rstrip()
         index = seat.held.popleft()
-        self._restart(seat, todo)
+        self._restart(seat, todo, words)
         return [(index, seat.target, Observation("timeout", failure=Failure("Timeout", words)))]
 
     def _not_started(self, seat: _Seat, message: str, *, broken: bool) -> None:
@@ -271,17 +307,18 @@ class Pool:
         if not isinstance(self.starts.get(name), Started):
             self.starts[name] = NotStarted(message, broken)
         else:
-            self._relaunch(seat)
+            self._relaunch(seat, message)
 
-    def _restart(self, seat: _Seat, todo: dict[str, deque[int]]) -> None:
+    def _restart(self, seat: _Seat, todo: dict[str, deque[int]], why: str) -> None:
         """Put the seat's worker down, hand its other cases back, and start another while there are restarts left."""
         self._put_down(seat)
         while seat.held:
             todo[seat.target.name].appendleft(seat.held.pop())
-        self._relaunch(seat)
+        self._relaunch(seat, why)
 
-    def _relaunch(self, seat: _Seat) -> None:
+    def _relaunch(self, seat: _Seat, why: str) -> None:
         name = seat.target.name
+        self._why = why
         if self.restarts[name] < self.limits.restarts:
             self.restarts[name] += 1
             self._launch(seat)
@@ -299,7 +336,8 @@ class Pool:
             if not line or any(seat.worker is not None for seat in self._seats if seat.target is target):
                 continue
             never = isinstance(self.starts.get(target.name), NotStarted)
-            lost = None if never else broken(f"given up after {self.limits.restarts} restarts", "NoWorker")
+            words = f"given up after {self.limits.restarts} restarts; the latest: {self._why}"
+            lost = None if never else broken(words, "NoWorker")
             settled += [(index, target, lost) for index in line]
             line.clear()
         return settled

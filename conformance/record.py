@@ -1,5 +1,7 @@
 """A run as a folder: written aside and renamed when whole, so that an interrupted run never looks complete.
 
+What was judged before an interruption is kept beside the run's place, as ``….partial``, with a footer that says so.
+
 run.json             format and suite version, when, on what, the targets with their facts
 cases.jsonl          a line per case: where it stands, what it says, the digest of its bits
 results.jsonl        a line per case and target, a line per case and pair; the last line counts them
@@ -9,13 +11,17 @@ report.html, junit.xml, summary.md
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import errno
+import itertools
 import json
 import math
 import os
 import platform
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +47,9 @@ FILES = ("run.json", "cases.jsonl", "results.jsonl", "arrays.safetensors")
 #: Larger tensors are judged but not kept: a run folder is to be carried around.
 ARRAY_LIMIT = 65_536
 
+#: Nor are those that come when the header of arrays.safetensors is this long, in bytes: readers take 100 MB at most.
+HEADER_LIMIT = 99_000_000
+
 # A tensor of another dtype is never right; its verdict says what it was.
 _SAFETENSORS = {
     "float64": "F64",
@@ -53,46 +62,53 @@ _SAFETENSORS = {
 
 
 class RunWriter:
-    """Writes a run. As a context manager, it leaves no folder behind unless `finish` was reached."""
+    """Writes a run. As a context manager, it leaves no folder behind but by `publish` or `keep`.
 
-    def __init__(self, out: Path, command: Sequence[str]) -> None:
-        """Open a run that will stand at `out`.
+    Attributes:
+        finished: whether the footer is written, and every verdict with it.
+
+    """
+
+    def __init__(self, out: Path, command: Sequence[str], *, replace: bool = True) -> None:
+        """Open a run that will stand at `out`, or where that is taken and not to be replaced, at ``out-2``, ``out-3`` …
 
         Raises:
             UsageError: `out` is there and is no run folder, or its place cannot be written to.
 
         """
         try:
-            if not _replaceable(out):
+            if replace and not _replaceable(out):
                 raise UsageError(f"{out} is there and is no run folder", hint="name another with -o")
             out = out if out.name else out.resolve()  # the working directory cannot be renamed as "."
             out.parent.mkdir(parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+            self._folder.chmod(0o755)  # mkdtemp's 0700 would make the finished run private
+            self._results = _Lines(self._folder / "results.jsonl")
+            self._cases = _Lines(self._folder / "cases.jsonl")
+            self._arrays = _ArrayFile(self._folder / "arrays.safetensors")
         except OSError as error:
             raise UsageError(f"cannot write a run to {out}: {error.strerror}", hint="name another with -o") from error
-        self._folder.chmod(0o755)  # mkdtemp's 0700 would make the finished run private
         self._out = out
+        self._replace = replace
         self._command = list(command)
-        self._started = _now()
+        self._started = datetime.datetime.now(datetime.UTC)
+        self._clock = time.monotonic()
         self._counts: Counter[str] = Counter()
-        self._results = (self._folder / "results.jsonl").open("w", encoding="utf-8", newline="\n")
-        self._cases = (self._folder / "cases.jsonl").open("w", encoding="utf-8", newline="\n")
-        self._arrays = _ArrayFile(self._folder / "arrays.safetensors")
+        self.finished = False
 
     def __enter__(self) -> RunWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         for file in (self._results, self._cases, self._arrays):
-            file.close()
+            with contextlib.suppress(OSError):
+                file.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def case(self, problem: Problem) -> None:
         """Record what a case says; once, before its verdicts."""
         case = problem.case
-        self._counts["cases"] += 1
-        _write_line(
-            self._cases,
+        self._cases.write(
             {
                 "case": case.id,
                 "topic": case.topic,
@@ -104,15 +120,12 @@ class RunWriter:
                 "digest": problem.digest,
             },
         )
+        self._counts["cases"] += 1
 
     def verdict(self, case: str, target: str, verdict: Verdict, observation: Observation) -> None:
         """Record one case on one target, and its tensors."""
-        self._counts["verdicts"] += 1
-        self._counts[verdict.verdict] += 1
-        self._counts["unexpected"] += verdict.status == "unexpected"
         error = None if verdict.error is None else {"type": verdict.error.type, "message": verdict.error.message}
-        _write_line(
-            self._results,
+        self._results.write(
             {
                 "case": case,
                 "target": target,
@@ -130,16 +143,16 @@ class RunWriter:
                 "facts": list(observation.facts),
             },
         )
+        self._counts["verdicts"] += 1
+        self._counts[verdict.verdict] += 1
+        self._counts["unexpected"] += verdict.status == "unexpected"
         for name, array in observation.tensors.items():
             if array.dtype in _SAFETENSORS and math.prod(array.shape) <= ARRAY_LIMIT:
                 self._arrays.add(f"{case}::{target}::{name}", array)
 
     def pair(self, case: str, a: str, b: str, agreement: Agreement) -> None:
         """Record one case on a pair of targets."""
-        self._counts["pairs"] += 1
-        self._counts[agreement.agreement] += 1
-        _write_line(
-            self._results,
+        self._results.write(
             {
                 "case": case,
                 "pair": [a, b],
@@ -148,18 +161,26 @@ class RunWriter:
                 "because": agreement.because,
             },
         )
+        self._counts["pairs"] += 1
+        self._counts[agreement.agreement] += 1
 
     def finish(self, targets: Sequence[Target], starts: Mapping[str, Start]) -> Path:
-        """Write the footer and run.json, and return the folder, which is still aside: reports go there."""
-        _write_line(self._results, {"complete": True, **self._counts})
-        self._results.close()
-        self._cases.close()
+        """Write run.json and, last of all, the footer; return the folder, which is still aside: reports go there."""
         self._arrays.close()
+        self._describe(targets, starts)
+        self._cases.close()
+        self._results.write({"complete": True, **self._counts})
+        self._results.close()
+        self.finished = True
+        return self._folder
+
+    def _describe(self, targets: Sequence[Target], starts: Mapping[str, Start]) -> None:
+        elapsed = datetime.timedelta(seconds=time.monotonic() - self._clock)  # the wall clock may be set meanwhile
         info = {
             "format": FORMAT,
             "suite": installed("batchnorm-conformance") or "unknown",
-            "started": self._started,
-            "finished": _now(),
+            "started": self._started.isoformat(timespec="seconds"),
+            "finished": (self._started + elapsed).isoformat(timespec="seconds"),
             "command": self._command,
             "platform": {
                 "system": platform.platform(),
@@ -172,52 +193,141 @@ class RunWriter:
         }
         text = json.dumps(_spelled(info), indent=2, ensure_ascii=False, allow_nan=False)
         (self._folder / "run.json").write_text(text + "\n", encoding="utf-8")
-        return self._folder
 
     def publish(self) -> Path:
         """Put the finished run in its place, replacing an earlier one, and return where it stands."""
-        if self._out.exists():
-            aside = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", suffix=".replaced", dir=self._out.parent))
-            self._out.rename(aside / "run")
-            self._folder.rename(self._out)
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            self._folder.rename(self._out)
-        return self._out
+        if not self._replace:
+            return self._settle(self._out)
+        while True:
+            try:
+                self._folder.rename(self._out)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+                if not _replaceable(self._out):  # something of someone's own stands there by now
+                    return self._settle(self._out)
+                aside = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", suffix=".replaced", dir=self._out.parent))
+                with contextlib.suppress(FileNotFoundError):  # another run has moved it away at this moment
+                    self._out.rename(aside / "run")
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                return self._out
+
+    def keep(self, targets: Sequence[Target], starts: Mapping[str, Start]) -> Path | None:
+        """Put what was judged of an interrupted run beside its place; return where, None if nothing was judged.
+
+        Where the disk is full, what it takes is kept: verdicts are there already, tensors are the first to go.
+        """
+        if not self._counts["verdicts"]:
+            return None
+        if not self.finished:
+            with contextlib.suppress(OSError):
+                self._arrays.close()
+            with contextlib.suppress(OSError):
+                self._describe(targets, starts)
+            with contextlib.suppress(OSError):
+                self._results.write({"complete": False, **self._counts})
+        return self._settle(self._out.with_name(f"{self._out.name}.partial"))
+
+    def _settle(self, place: Path) -> Path:
+        """Rename the folder to the first free name: `place`, ``place-2``, ``place-3`` …; no other run's is touched."""
+        others = (place.with_name(f"{place.name}-{number}") for number in itertools.count(2))
+        for free in itertools.chain([place], others):
+            try:
+                self._folder.rename(free)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+            else:
+                break
+        return free
+
+
+#: What a rename fails with where something stands already.
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+
+
+class _Lines:
+    """A file of JSON lines, each on disk once it is written, and whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Write a line.
+
+        Raises:
+            OSError: the disk does not take it; the lines before it stand.
+
+        """
+        data = (json.dumps(_spelled(line), ensure_ascii=False, allow_nan=False) + "\n").encode()
+        start = self._file.tell()
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except BaseException:
+            self._file.truncate(start)
+            self._file.seek(start)
+            raise
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class _ArrayFile:
     """A safetensors file written as the tensors come, so that memory does not grow with them.
 
-    The format puts its JSON header first; the data wait in a spool beside it until the header is known.
+    The format puts its JSON header first; data and header wait in spools beside it until all of the header is known.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._header: dict[str, Any] = {}
-        self._spool: IO[bytes] = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by close()
+        self._header: IO[bytes] = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by close()
+        self._data: IO[bytes] = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by close()
         self._closed = False
 
     def add(self, name: str, array: Array) -> None:
-        start = self._spool.tell()
-        self._spool.write(array.data)
-        self._header[name] = {
+        if self._header.tell() > HEADER_LIMIT:
+            return
+        start = self._data.tell()
+        self._data.write(array.data)
+        entry = {
             "dtype": _SAFETENSORS[array.dtype],
             "shape": list(array.shape),
-            "data_offsets": [start, self._spool.tell()],
+            "data_offsets": [start, self._data.tell()],
         }
+        comma = b", " if self._header.tell() else b""
+        self._header.write(comma + json.dumps(name).encode() + b": " + json.dumps(entry).encode())
 
     def close(self) -> None:
+        """Put header and data together.
+
+        Raises:
+            OSError: the disk does not take them; the file is that of no tensors.
+
+        """
         if self._closed:
             return
         self._closed = True
-        header = json.dumps(self._header).encode()
-        header += b" " * (-len(header) % 8)  # data start at a multiple of 8
+        with self._header, self._data:
+            try:
+                self._assemble()
+                return
+            except OSError as error:
+                failure = error
+        with contextlib.suppress(OSError):
+            self._path.write_bytes((8).to_bytes(8, "little") + b"{}      ")
+        raise failure
+
+    def _assemble(self) -> None:
+        length = self._header.tell() + 2
+        padding = -length % 8  # data start at a multiple of 8
         with self._path.open("wb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
-            self._spool.seek(0)
-            shutil.copyfileobj(self._spool, file)
-        self._spool.close()
+            file.write((length + padding).to_bytes(8, "little") + b"{")
+            for spool, end in ((self._header, b"}" + b" " * padding), (self._data, b"")):
+                spool.seek(0)
+                shutil.copyfileobj(spool, file)
+                file.write(end)
 
 
 def _replaceable(out: Path) -> bool:
@@ -274,14 +384,6 @@ def _spelled(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write_line(file: IO[str], line: dict[str, Any]) -> None:
-    file.write(json.dumps(_spelled(line), ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _processor() -> str:

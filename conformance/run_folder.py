@@ -43,6 +43,10 @@ class Truncated(RunDamage):
     """results.jsonl has no footer: the run was cut off, or the file was."""
 
 
+class Incomplete(RunDamage):
+    """The footer says that the run was interrupted; what was judged before can be trusted."""
+
+
 class Miscounted(RunDamage):
     """The footer counts other numbers than the lines say: lines were lost or added."""
 
@@ -186,8 +190,8 @@ class Run:
         return frozenset(self._arrays.keys())
 
 
-def read(path: Path) -> Run:
-    """Read a run folder.
+def read(path: Path, *, partial: bool = False) -> Run:
+    """Read a run folder; with `partial`, one that an interrupted run has left, too.
 
     Raises:
         RunDamage: one of its subclasses, whose name says what is wrong with the folder.
@@ -207,7 +211,7 @@ def read(path: Path) -> Run:
         _check(_Case, line, path / "cases.jsonl", number)
     cases = {line["case"]: line for line in said}
     *results, footer = _lines(path / "results.jsonl") or [{}]
-    if footer.get("complete") is not True:
+    if not isinstance(footer.get("complete"), bool):
         raise Truncated(f"{path / 'results.jsonl'} has no footer: the run is not complete")
     names = {target["name"] for target in info["targets"]}
     for number, line in enumerate(results, 1):
@@ -219,6 +223,11 @@ def read(path: Path) -> Run:
     verdicts = [line for line in results if "pair" not in line]
     pairs = [line for line in results if "pair" in line]
     _count(path, footer, cases=len(said), verdicts=verdicts, pairs=pairs)
+    if not footer["complete"] and not partial:
+        raise Incomplete(
+            f"{path} is incomplete: the run was interrupted after {len(verdicts):,} verdicts on {len(said):,} cases",
+            hint="a report is made of a whole run",
+        )
     return Run(path, info, cases, verdicts, pairs, footer)
 
 

@@ -12,7 +12,7 @@ from conformance.judge import Under, Verdict, judge
 from conformance.observation import Observation, broken
 from conformance.oracle import Oracle
 from conformance.pairs import Agreement, Side, judge_pair
-from conformance.pool import Pool, Started
+from conformance.pool import Interrupted, Pool, Started
 from conformance.problem import Problem, materialise
 from conformance.target import Target
 
@@ -41,6 +41,10 @@ def judged(cases: Sequence[Case], pool: Pool, watch: Watch | None = None) -> Ite
     """Run and judge every case on every target of the pool that it speaks to, in the order of the cases.
 
     A case is judged on each target as soon as that target answers; tensors are held only while a case is under way.
+
+    Raises:
+        Interrupted: the pool was told to stop; what was judged of the cases under way is yielded before.
+
     """
     spoken_to = [(case, targets_of(case, pool.targets)) for case in cases]
     ported = {case.id: _carried(case, pool) for case, targets in spoken_to if targets and case.source is not None}
@@ -53,23 +57,32 @@ def judged(cases: Sequence[Case], pool: Pool, watch: Watch | None = None) -> Ite
     done: dict[int, Settled] = {}
     following = itertools.count(pool.asked)
     expected = next(following)
-    for observed in pool.observe(asked):
-        if observed.index not in opened:
-            opened[observed.index] = (Oracle(observed.problem), Settled(observed.problem))
-        oracle, settled = opened[observed.index]
-        _, failed = ported.get(observed.problem.case.id, (None, None))
-        side = _side(oracle, pool, observed.target, failed or observed.observation)
-        if side is not None:
-            settled.sides[observed.target.name] = side
-            if watch is not None:
-                watch(observed.problem.case, observed.target, side.verdict)
-        if observed.last:
-            del opened[observed.index]
-            _judge_pairs(oracle, settled, pool.targets)
-            done[observed.index] = settled
-        while expected in done:
-            yield done.pop(expected)
-            expected = next(following)
+    try:
+        for observed in pool.observe(asked):
+            if observed.index not in opened:
+                opened[observed.index] = (Oracle(observed.problem), Settled(observed.problem))
+            oracle, settled = opened[observed.index]
+            _, failed = ported.get(observed.problem.case.id, (None, None))
+            side = _side(oracle, pool, observed.target, failed or observed.observation)
+            if side is not None:
+                settled.sides[observed.target.name] = side
+                if watch is not None:
+                    watch(observed.problem.case, observed.target, side.verdict)
+            if observed.last:
+                del opened[observed.index]
+                _judge_pairs(oracle, settled, pool.targets)
+                done[observed.index] = settled
+            while expected in done:
+                yield done.pop(expected)
+                expected = next(following)
+    except Interrupted:
+        for index, (oracle, settled) in opened.items():
+            if settled.sides:
+                _judge_pairs(oracle, settled, pool.targets)
+                done[index] = settled
+        for index in sorted(done):
+            yield done[index]
+        raise
 
 
 def _carried(case: Case, pool: Pool) -> tuple[Problem, Observation | None]:

@@ -1,5 +1,8 @@
 """One target's process: started through execnet, spoken to in messages, ended whatever state it is in.
 
+It leads a session of its own: Ctrl-C at the terminal reaches the main process alone, and what the framework starts
+ends with it. Should the main process be killed, the worker is too, where the system can see to that (Linux).
+
 The worker gets the harness and the adapter as source, so any interpreter with NumPy and the framework will do. It works
 in a folder of its own, which goes with it: frameworks leave files where they stand, and a process that is killed cannot
 clean up. What it writes to stdout and stderr goes to a file there, whose tail explains a death.
@@ -28,8 +31,14 @@ from conformance.target import Target, interpreter
 #: Runs in the worker on any Python from 3.8: leave the user's folder, quiet the streams, pin the threads, load the
 #: harness, serve.
 _BOOTSTRAP = """
-import os, sys, tempfile, types
+import contextlib, os, sys, tempfile, types
 setup = channel.receive()
+if setup["folder"]:
+    with contextlib.suppress(OSError, AttributeError):
+        os.setsid()
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+        ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL
 scratch = None if setup["folder"] else tempfile.TemporaryDirectory(prefix="conformance-")
 os.chdir(setup["folder"] or scratch.name)
 log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -59,6 +68,9 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEX
 #: How much of a dead worker's output is kept, in characters.
 TAIL = 2000
 
+#: How long its output may grow before it is cut, in bytes.
+OUTPUT_LIMIT = 16_000_000
+
 # faulthandler ends with a list of every compiled module, which would push out what it says of the crash.
 _MODULES = re.compile(r"^Extension modules: .*\n?", re.MULTILINE)
 
@@ -69,13 +81,18 @@ class WorkerError(Exception):
     """No process could be started, or it is no Python that execnet can speak to."""
 
 
+#: Where workers say things: ``(worker, message)``; None is the message when it has ended, and the worker where the
+#: word is not a worker's.
+Events = queue.SimpleQueue["tuple[Worker | None, Any]"]
+
+
 class Worker:
     """A process that runs one target's cases in the order they are sent.
 
     Everything it says arrives in `events` as ``(worker, message)``; None is the message when it has ended.
     """
 
-    def __init__(self, target: Target, events: queue.SimpleQueue[tuple[Worker, dict[str, Any] | None]]) -> None:
+    def __init__(self, target: Target, events: Events) -> None:
         """Start the process; its hello is the first message.
 
         Raises:
@@ -84,7 +101,10 @@ class Worker:
         """
         self.target = target
         self.pid: int | None = None
-        self._folder = Path(tempfile.mkdtemp(prefix="conformance-"))
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="conformance-"))
+        except OSError as error:
+            raise WorkerError(f"a worker needs a temporary folder: {error.strerror or error}") from error
         self._group = execnet.Group()
         self._outbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         try:
@@ -111,7 +131,7 @@ class Worker:
         def receive(message: Any) -> None:
             if message is _END:
                 events.put((self, None))
-            elif isinstance(message, dict) and "pid" in message:
+            elif self.pid is None and isinstance(message, dict) and "pid" in message:
                 self.pid = message["pid"]
             else:
                 events.put((self, message))
@@ -130,10 +150,11 @@ class Worker:
                 self._channel.send(request)
 
     def kill(self) -> None:
-        """End the process at once, and forget its output."""
+        """End the process and all that it started at once, and forget its output."""
         if self.target.host is None and self.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            for end in (os.kill, os.killpg):  # it leads its group, unless the system would not have it
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    end(self.pid, signal.SIGKILL)
         self.close()
 
     def close(self) -> None:
@@ -154,6 +175,12 @@ class Worker:
             pass
         words = _status(self.pid) if self.target.host is None and self.pid is not None else ""
         return "\n".join(part for part in (words or "the process ended", self.tail()) if part)
+
+    def trim(self) -> None:
+        """Cut the output off where it has grown large; the process goes on writing at the beginning."""
+        with contextlib.suppress(OSError):
+            if (self._folder / "log").stat().st_size > OUTPUT_LIMIT:
+                os.truncate(self._folder / "log", 0)
 
     def tail(self) -> str:
         """The last of what the process wrote to stdout and stderr."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from conftest import ROOT
 
 from conformance import cli
 from conformance.commands import targets as targets_command
-from conformance.run_folder import read
+from conformance.run_folder import RunDamage, read
 from conformance.target import installed, parse
 
 MISBEHAVING = ROOT / "tests" / "misbehaving"
@@ -66,7 +69,7 @@ def command(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Said]]:
     """The command in this process, which is quicker."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def run(*arguments: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["conformance", *arguments])
@@ -296,37 +299,211 @@ def test_nothing_to_run_exits_with_3(arguments: list[str], words: str, command: 
 # Interrupted
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_an_interrupted_run_leaves_nothing(number: signal.Signals, code: int, folder: Path) -> None:
+class Started:
+    """The command on a case file whose second case hangs, in a process of its own; its first verdict has fallen."""
+
+    def __init__(self, folder: Path, *arguments: str, fault: str = "hangs") -> None:
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir(exist_ok=True)
+        target = f"{MISBEHAVING},fault={fault}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "conformance", "run", "small.yaml", "-t", target, *arguments],
+            env={**os.environ, "TMPDIR": str(self.temporary)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        assert self.process.stdout is not None
+        assert "1 of 4" in self.process.stdout.readline()
+
+    def ended(self) -> Said:
+        out, err = self.process.communicate(timeout=60)
+        return Said(self.process.returncode, out, err)
+
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_an_interrupted_run_keeps_what_was_judged_and_does_not_look_whole(
+    number: signal.Signals, code: int, folder: Path
+) -> None:
+    started = Started(folder, "-o", "out")
+    started.process.send_signal(number)
+    said = started.ended()
+    assert said.code == code
+    assert said.err == (
+        f"conformance: interrupted by {number.name}; what was judged is in out.partial, which is no whole run\n"
+    )
+    assert [word.strip() for word in said.out.splitlines()[-2].split("│")][2] == "1"
+    assert sorted(os.listdir(folder)) == ["out.partial", "small.yaml", "temporary"]
+    assert os.listdir(started.temporary) == []
+    kept = read(folder / "out.partial", partial=True)
+    assert kept.footer == {"complete": False, "cases": 1, "verdicts": 1, "conforms": 1, "unexpected": 0}
+    assert [line["case"] for line in kept.verdicts] == ["small/first"]
+    assert kept.array("small/first", f"{MISBEHAVING},fault=hangs", "y[0]") is not None
+    reported = conformance("report", "out.partial")
+    assert reported.code == 2
+    assert "out.partial is incomplete: the run was interrupted after 1 verdicts on 1 cases" in reported.err
+
+
+def test_partial_runs_take_no_place_of_another(folder: Path) -> None:
+    for _ in range(2):
+        started = Started(folder, "-o", "out")
+        started.process.send_signal(signal.SIGINT)
+        assert started.ended().code == 130
+    assert sorted(os.listdir(folder)) == ["out.partial", "out.partial-2", "small.yaml", "temporary"]
+
+
+def test_a_run_interrupted_before_its_first_verdict_leaves_nothing(folder: Path) -> None:
     temporary = folder / "temporary"
     temporary.mkdir()
-    command = [
-        sys.executable,
-        "-m",
-        "conformance",
-        "run",
-        "small.yaml",
-        "-t",
-        f"{MISBEHAVING},fault=hangs",
-        "-o",
-        "out",
-    ]
+    words = ["run", "small.yaml", "-t", f"{MISBEHAVING},fault=hangs_at_start", "-o", "out"]
     with subprocess.Popen(
-        command,
+        [sys.executable, "-m", "conformance", *words],
         env={**os.environ, "TMPDIR": str(temporary)},
-        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
-        restore_signals=True,
+    ) as process:
+        while not list(temporary.glob("*/log")):  # the worker is up, and in its start
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "conformance: interrupted by SIGINT; nothing was judged\n")
+    assert sorted(os.listdir(folder)) == ["small.yaml", "temporary"]
+    assert os.listdir(temporary) == []
+
+
+def test_signals_in_quick_succession_end_a_run_and_leave_no_process(folder: Path) -> None:
+    """Whichever of them finds what is being saved; a third may leave a hidden folder, and no more."""
+    started = Started(folder, "-o", "out")
+    for _ in range(3):
+        started.process.send_signal(signal.SIGINT)
+    assert started.ended().code == 130
+    assert {name for name in os.listdir(folder) if not name.startswith(".")} <= {
+        "out.partial",
+        "small.yaml",
+        "temporary",
+    }
+    assert worker_pids(started) == []
+
+
+def worker_pids(started: Started) -> list[int]:
+    """The processes that stand in the temporary folder of the command, as workers do; for at most ten seconds."""
+    for _ in range(100):
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if Path(os.readlink(process / "cwd")).is_relative_to(started.temporary):
+                    found.append(int(process.name))
+        if not found:
+            break
+        time.sleep(0.1)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="there is no /proc here")
+def test_a_run_that_is_killed_leaves_no_process(folder: Path) -> None:
+    """The worker hangs in its case and reads nothing."""
+    started = Started(folder, "-o", "out", fault="freezes")
+    assert len(worker_pids(started)) == 1
+    started.process.kill()
+    started.process.communicate(timeout=60)
+    assert worker_pids(started) == []
+    (left,) = folder.glob(".out.*.partial")
+    assert len((left / "results.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(folder: Path) -> None:
+    """As nohup starts a command."""
+    words = ["run", "small.yaml", "-t", f"{MISBEHAVING},fault=hangs", "-o", "out", "--timeout", "3"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "conformance", *words],
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     ) as process:
         assert process.stdout is not None
         assert "1 of 4" in process.stdout.readline()
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "Traceback" not in err
-    assert sorted(os.listdir(folder)) == ["small.yaml", "temporary"]
-    assert os.listdir(temporary) == []
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert len(read(folder / "out").verdicts) == 4
+
+
+# Where a run cannot be written
+
+
+def test_a_disk_that_is_full_is_named_and_what_it_took_is_kept(folder: Path) -> None:
+    """A limit on the size of files stands in for the disk's end."""
+    (folder / "small.yaml").write_text(CASES.replace("[1e-5, 0.1]", str([n / 100 for n in range(1, 100)])))
+    done = subprocess.run(
+        [sys.executable, "-m", "conformance", "run", "small.yaml", "-t", "numpy", "-o", "out"],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr == (
+        "conformance: cannot write the run: File too large (what was judged is in out.partial, which is no whole run)\n"
+    )
+    assert sorted(os.listdir(folder)) == ["out.partial", "small.yaml"]
+    lines = (folder / "out.partial" / "results.jsonl").read_text().split("\n")
+    assert lines.pop() == ""
+    assert len([json.loads(line) for line in lines]) > 20
+    with pytest.raises(RunDamage):
+        read(folder / "out.partial")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no folder here that even root cannot write to")
+def test_a_working_directory_that_cannot_be_written_to_is_named_before_anything_runs(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/proc")
+    said = command("run", str(folder / "small.yaml"), "-t", "numpy")
+    assert (said.code, said.out) == (2, "")
+    assert "cannot write a run to conformance-runs/" in said.err
+    assert "(name another with -o)" in said.err
+
+
+def test_a_working_directory_that_is_gone_is_named(folder: Path) -> None:
+    gone = folder / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'rmdir "$PWD" && exec "$0" -m conformance list', sys.executable],
+        cwd=gone,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "conformance: the working directory is not there any more (change to another)"
+    )
+
+
+def test_a_case_file_that_vanishes_while_it_runs_is_missed_by_nobody(folder: Path) -> None:
+    started = Started(folder, "-o", "out", "--timeout", "2")
+    (folder / "small.yaml").unlink()
+    assert started.ended().code == 1
+    assert len(read(folder / "out").verdicts) == 4
+
+
+@pytest.mark.parametrize("arguments", [(), ("-o", "out")], ids=["unnamed", "named"])
+def test_two_runs_at_once_do_not_disturb_each_other(arguments: tuple[str, ...], folder: Path) -> None:
+    """Without a folder named each has its own; with one the later takes the earlier's place, as it always does."""
+    runs = [Started(folder, *arguments, fault="none") for _ in range(2)]
+    assert [run.ended().code for run in runs] == [0, 0]
+    found = [folder / "out"] if arguments else sorted((folder / "conformance-runs").iterdir())
+    assert len(found) == (1 if arguments else 2)
+    for run in found:
+        assert len(read(run).verdicts) == 4
+    assert not [path for path in folder.rglob("*") if path.name.endswith((".partial", ".replaced"))]
 
 
 # The other commands

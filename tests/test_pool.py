@@ -5,6 +5,7 @@ The misbehaving adapter goes wrong on layers of 13 channels; tests/misbehaving/a
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
@@ -12,6 +13,7 @@ import queue
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +24,8 @@ from conftest import ROOT, JudgeAll, MakeCase
 
 from conformance import pool as pools
 from conformance.case import Case
-from conformance.pool import Limits, NotStarted, Pool, Started
+from conformance.judge import Verdict
+from conformance.pool import Interrupted, Limits, NotStarted, Pool, Started
 from conformance.problem import Problem, materialise
 from conformance.session import judged
 from conformance.target import Target, parse
@@ -92,7 +95,12 @@ def is_running(pid: int | None) -> bool:
     ("fault", "verdict", "words", "restarts"),
     [
         ("dies", "crashed", ["SIGKILL", LAST_WORDS], 1),
+        ("reads_where_nothing_is", "crashed", ["SIGSEGV", LAST_WORDS, "in reads_where_nothing_is"], 1),
         ("aborts", "crashed", ["SIGABRT", LAST_WORDS, "in aborts"], 1),
+        ("starts_another_process", "crashed", ["SIGKILL"], 1),
+        ("runs_out_of_memory", "refused", ["Unable to allocate 16.0 GiB"], 0),
+        ("has_no_memory_to_answer", "broken", ["MemoryError"], 0),
+        ("floods", "timeout", ["no answer within 3 s\nxxx"], 1),
         ("exits", "crashed", ["exited with status 3", LAST_WORDS], 1),
         ("raises_system_exit", "crashed", [f"SystemExit: {LAST_WORDS}"], 1),
         ("hangs", "timeout", ["no answer within 3 s", LAST_WORDS], 1),
@@ -103,6 +111,7 @@ def is_running(pid: int | None) -> bool:
         ("returns_what_cannot_be_sent", "broken", ["can't serialize"], 0),
         ("returns_no_arrays", "broken", ["'numpy.ndarray' object has no attribute 'pack'"], 0),
         ("answers_another_case", "broken", ["the worker answered 2 when asked for 1"], 1),
+        ("answers_an_earlier_case", "broken", ["the worker answered 0 when asked for 1"], 2),
         ("answers_nonsense", "broken", ["the worker answered ['nonsense'] when asked for 1"], 1),
         ("answers_in_part", "broken", ["not of the agreed form", "'error'"], 0),
         ("refuses", "refused", ["thirteen channels are unlucky"], 0),
@@ -173,6 +182,110 @@ def test_a_worker_on_a_host_that_goes_wrong_costs_its_case_alone(
     assert [worker.pid for worker in workers if is_running(worker.pid)] == []
 
 
+def test_what_a_worker_started_ends_with_it(
+    three_cases: list[Case], judge_all: JudgeAll, workers: list[Recorded]
+) -> None:
+    with Pool([target("starts_another_process")], PATIENT) as pool:
+        _, unlucky, _ = judge_all(pool, three_cases).values()
+    assert unlucky.error is not None
+    child = int(unlucky.error.message.rpartition(" ")[2])
+    while is_running(child) and Path(f"/proc/{child}/stat").read_text().split()[2] != "Z":
+        time.sleep(0.01)
+
+
+def test_the_output_of_a_worker_cannot_fill_the_disk(
+    three_cases: list[Case], judge_all: JudgeAll, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes 200 MB a second for as long as it is let."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    largest = 0
+
+    def look() -> None:
+        nonlocal largest
+        while not done.wait(0.02):
+            for log in tmp_path.glob("*/log"):
+                with contextlib.suppress(OSError):
+                    largest = max(largest, log.stat().st_size)
+
+    done = threading.Event()
+    watching = threading.Thread(target=look)
+    watching.start()
+    try:
+        with Pool([target("floods"), parse("numpy")], Limits(start_seconds=60, case_seconds=6)) as pool:
+            judge_all(pool, three_cases)
+    finally:
+        done.set()
+        watching.join()
+    assert 16_000_000 < largest < 600_000_000
+
+
+def test_an_answer_that_nobody_asked_for_costs_no_case(make_case: MakeCase, tmp_path: Path) -> None:
+    source = """
+from conformance import harness
+from conformance.harness import Adapter, Array
+import numpy as np
+
+class Twice(Adapter):
+    def start(self, options):
+        answer = harness.answer
+        def twice(adapter, request):
+            reply = answer(adapter, request)
+            if request["id"] == 1:
+                import sys
+                sys._getframe(1).f_locals["channel"].send(reply)
+            return reply
+        harness.answer = twice
+        return {"version": "1"}
+
+    def build(self, layer):
+        return layer
+
+    def step(self, layer, step):
+        return layer, {"y": Array.of(np.zeros(3, np.float32))}
+
+    def state(self, layer):
+        return {}
+"""
+    asked = adapter(tmp_path, source)
+    with Pool([asked], PATIENT) as pool:
+        found = list(pool.observe((materialise(make_case(f"{n}")), [asked]) for n in range(4)))
+        assert pool.restarts == {asked.name: 1}
+    assert [one.observation and one.observation.fate for one in found] == ["answered"] * 4
+
+
+@pytest.mark.parametrize("word", ["3", "[1, 2]", "{}", "{'facts': 3}"])
+def test_a_first_word_that_is_none_is_the_adapters_fault(word: str, tmp_path: Path) -> None:
+    source = f"import sys\nsys._getframe(2).f_locals['channel'].send({word})\nimport time\ntime.sleep(60)"
+    asked = adapter(tmp_path, source)
+    with Pool([asked], PATIENT) as pool:
+        start = pool.start()[asked.name]
+    assert start == NotStarted(f"the worker's first word was {word}", broken=True)
+
+
+def test_a_pool_that_is_interrupted_tells_what_was_judged(make_case: MakeCase) -> None:
+    """The second case is under way on one target, and was judged on the other."""
+    shapes = [[4, 3, 2, 2], [4, 13, 2, 2], [4, 3, 2, 2]]
+    cases = [make_case(f"{n}", input={"shape": shape, "normal": {}}) for n, shape in enumerate(shapes)]
+    fallen: list[str] = []
+    with Pool([target("hangs"), parse("numpy")], PATIENT) as pool:
+
+        def watch(case: Case, where: Target, verdict: Verdict) -> None:
+            fallen.append(where.name)
+            if len(fallen) == 4:  # one of three by the target that hangs, three by the other
+                pool.interrupt()
+
+        settling = judged(cases, pool, watch)
+        found = [next(settling) for _ in cases]
+        with pytest.raises(Interrupted):
+            next(settling)
+    both = [target("hangs").name, "numpy"]
+    assert [(one.problem.case.id, list(one.sides)) for one in found] == [
+        ("made/0", both),
+        ("made/1", ["numpy"]),
+        ("made/2", ["numpy"]),
+    ]
+
+
 def test_megabytes_on_stdout_and_stderr_disturb_nobody(three_cases: list[Case], judge_all: JudgeAll) -> None:
     with Pool([target("shouts")], PATIENT) as pool:
         assert {verdict.verdict for verdict in judge_all(pool, three_cases).values()} == {"conforms"}
@@ -231,7 +344,9 @@ def test_restarts_are_limited_and_what_remains_is_broken(make_case: MakeCase, ju
     found = [verdicts[case.id, bad.name] for case in cases]
     assert [verdict.verdict for verdict in found] == ["crashed"] * 3 + ["broken"] * 2
     assert found[-1].error is not None
-    assert found[-1].error.message == "given up after 2 restarts"
+    assert found[-1].error.message == (
+        f"given up after 2 restarts; the latest: the process exited with status 3\n{LAST_WORDS}"
+    )
     assert {verdicts[case.id, good.name].verdict for case in cases} == {"conforms"}
 
 
@@ -320,6 +435,9 @@ ADAPTER = "from conformance.harness import Adapter\n"
     [
         ("import a_framework_that_is_not_here", False, "No module named 'a_framework_that_is_not_here'"),
         ("raise RuntimeError('the import is broken')", True, "RuntimeError: the import is broken"),
+        ("import half\nhalf.nn", True, "has no attribute 'nn'"),
+        ("from half import nn", False, "cannot import name 'nn' from 'half'"),
+        ("import ctypes\nctypes.CDLL('libhalf.so')", True, "libhalf.so: cannot open shared object file"),
         ("def (:", True, "SyntaxError"),
         ("", True, "must define exactly one subclass of Adapter, it defines 0"),
         (f"{ADAPTER}class A(Adapter): pass\nclass B(Adapter): pass", True, "exactly one subclass of Adapter"),
@@ -328,7 +446,13 @@ ADAPTER = "from conformance.harness import Adapter\n"
         (f"{ADAPTER}class A(Adapter):\n def start(self, options): return None", True, "TypeError"),
     ],
 )
-def test_a_file_that_is_no_adapter_says_why(source: str, broken: bool, words: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_adapter_says_why(
+    source: str, broken: bool, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one whose framework is not here, or half of it: a folder without what should be in it."""
+    (tmp_path / "site" / "half").mkdir(parents=True)
+    (tmp_path / "site" / "half" / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
     asked = adapter(tmp_path, source)
     with Pool([asked], PATIENT) as pool:
         start = pool.start()[asked.name]

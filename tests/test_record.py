@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import errno
+import io
+import itertools
 import json
 import os
 import stat
@@ -15,12 +18,13 @@ import tiny_run
 from safetensors.numpy import load_file
 from tiny_run import TENSORS, fill, problem, starts, targets, write
 
+from conformance import record
 from conformance.errors import UsageError
 from conformance.harness import Array
 from conformance.observation import Observation
-from conformance.problem import from_wire
+from conformance.problem import Problem, from_wire
 from conformance.record import ARRAY_LIMIT, RunWriter, default_folder
-from conformance.run_folder import read
+from conformance.run_folder import Incomplete, read
 
 
 def strict(text: str) -> Any:
@@ -210,7 +214,7 @@ def test_nothing_stands_there_until_the_run_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_an_interrupted_run_leaves_nothing(finished: bool, tmp_path: Path) -> None:
+def test_a_run_that_is_not_kept_leaves_nothing(finished: bool, tmp_path: Path) -> None:
     def interrupted() -> None:
         with RunWriter(tmp_path / "run", []) as writer:
             fill(writer, [problem()])
@@ -292,6 +296,154 @@ def test_what_is_no_run_is_left_alone(make: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name another with -o"):
         RunWriter(out, [])
     assert sorted(tmp_path.rglob("*")) == before
+
+
+# Interrupted
+
+
+def kept(out: Path, *cases: Problem) -> Path | None:
+    """What is left of a run of these cases that never came to its end."""
+    with RunWriter(out, []) as writer:
+        fill(writer, cases)
+        return writer.keep(targets(), starts())
+
+
+def test_what_was_judged_is_kept_beside_and_says_that_it_is_not_whole(tmp_path: Path) -> None:
+    folder = kept(tmp_path / "run", problem())
+    assert folder == tmp_path / "run.partial"
+    assert os.listdir(tmp_path) == ["run.partial"]
+    assert lines(folder / "results.jsonl")[-1]["complete"] is False
+    with pytest.raises(Incomplete, match="interrupted after 2 verdicts on 1 cases"):
+        read(folder)
+    run = read(folder, partial=True)
+    assert len(run.verdicts) == 2
+    assert run.array("tiny/case[eps=1]", "numpy", "y[0]") is not None
+
+
+def test_of_a_run_that_judged_nothing_nothing_is_kept(tmp_path: Path) -> None:
+    assert kept(tmp_path / "run") is None
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_kept_takes_no_place(tmp_path: Path) -> None:
+    (tmp_path / "run.partial").write_text("mine")
+    assert kept(tmp_path / "run", problem()) == tmp_path / "run.partial-2"
+    assert kept(tmp_path / "run", problem()) == tmp_path / "run.partial-3"
+    assert (tmp_path / "run.partial").read_text() == "mine"
+
+
+def test_a_run_whose_reports_failed_is_kept_whole(tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "run", []) as writer:
+        fill(writer, [problem()])
+        writer.finish(targets(), starts())
+        folder = writer.keep(targets(), starts())
+    assert folder == tmp_path / "run.partial"
+    assert len(read(folder).verdicts) == 2
+
+
+class FullDisk(io.FileIO):
+    """A file on a disk that takes `room` bytes more."""
+
+    room = 0
+
+    def write(self, data: Any) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = super().write(data[: self.room])
+        self.room -= taken
+        return taken
+
+
+@pytest.mark.parametrize("room", [0, 1, 100, 900])
+def test_a_line_that_the_disk_does_not_take_is_taken_back(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = FullDisk(tmp_path / "results.jsonl", "w")
+    with RunWriter(tmp_path / "run", []) as writer:
+        writer._results.close()
+        monkeypatch.setattr(writer._results, "_file", file)
+        file.room = 10_000
+        fill(writer, [problem("tiny/a")])
+        before = (tmp_path / "results.jsonl").read_bytes()
+        file.room = room
+        with pytest.raises(OSError, match="No space left"):
+            fill(writer, [problem("tiny/b")])
+    after = (tmp_path / "results.jsonl").read_bytes()
+    assert after.startswith(before)
+    assert after.endswith(b"\n")
+    assert [strict(line.decode()) for line in after.splitlines()]
+
+
+def test_where_tensors_find_no_room_the_verdicts_are_kept(tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "run", []) as writer:
+        fill(writer, [problem()])
+
+        def full(_: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        writer._arrays._data.write = full  # type: ignore[method-assign]
+        writer._arrays._assemble = lambda: full(None)  # type: ignore[method-assign, assignment]
+        with pytest.raises(OSError, match="No space left"):
+            fill(writer, [problem("tiny/b")])
+        folder = writer.keep(targets(), starts())
+    assert folder is not None
+    run = read(folder, partial=True)
+    assert (run.footer["cases"], run.footer["verdicts"]) == (2, 3)
+    assert run.array("tiny/case[eps=1]", "numpy", "y[0]") is None
+
+
+def test_a_clock_that_is_set_back_does_not_end_a_run_before_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime.datetime):
+        times = itertools.chain(["2026-01-02T12:00:00+00:00"], itertools.repeat("2026-01-01T00:00:00+00:00"))
+
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Clock:
+            return cls.fromisoformat(next(cls.times))
+
+    monkeypatch.setattr(datetime, "datetime", Clock)
+    info = strict((write(tmp_path / "run") / "run.json").read_text(encoding="utf-8"))
+    assert info["started"] == "2026-01-02T12:00:00+00:00"
+    assert info["finished"].startswith("2026-01-02T12:00:0")
+
+
+# Two at once
+
+
+def test_of_two_runs_in_one_place_the_later_stays(tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "run", []) as one, RunWriter(tmp_path / "run", []) as other:
+        for writer, name in ((one, "tiny/one"), (other, "tiny/other")):
+            fill(writer, [problem(name)])
+            writer.finish(targets(), starts())
+        assert one.publish() == other.publish() == tmp_path / "run"
+    assert list(read(tmp_path / "run").cases) == ["tiny/other"]
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_run_that_replaces_none_takes_the_next_free_name(tmp_path: Path) -> None:
+    for expected in ("run", "run-2", "run-3"):
+        with RunWriter(tmp_path / "run", [], replace=False) as writer:
+            writer.finish([], {})
+            assert writer.publish() == tmp_path / expected
+
+
+def test_what_has_come_to_stand_there_while_a_run_went_on_is_left_alone(tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "run", []) as writer:
+        writer.finish([], {})
+        (tmp_path / "run").write_text("mine")
+        assert writer.publish() == tmp_path / "run-2"
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_tensors_beyond_what_a_header_may_list_are_judged_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "HEADER_LIMIT", 1_000)
+    run = read(write(tmp_path / "run", *(problem(f"tiny/{n}") for n in range(9))))
+    assert len(run.verdicts) == 18
+    assert run.array("tiny/0", "numpy", "y[0]") is not None
+    assert run.array("tiny/8", "numpy", "y[0]") is None
 
 
 def test_without_a_name_a_run_is_called_by_its_time() -> None:

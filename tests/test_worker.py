@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 
 from conformance.target import Target, interpreter, parse
-from conformance.worker import Worker
+from conformance.worker import Events, Worker
 
 #: Says what it finds; every fact is text.
 CURIOUS = """
@@ -50,13 +50,14 @@ class Talk:
     """A worker and what it says."""
 
     def __init__(self, target: Target) -> None:
-        self._events: queue.SimpleQueue[tuple[Worker, dict[str, Any] | None]] = queue.SimpleQueue()
+        self._events: Events = queue.SimpleQueue()
         self.worker = Worker(target, self._events)
 
     def hear(self) -> dict[str, Any] | None:
         """What the worker says next; None that it has ended."""
         worker, message = self._events.get(timeout=60)
         assert worker is self.worker
+        assert message is None or isinstance(message, dict)
         return message
 
 

@@ -5,7 +5,6 @@ Written for 2.10 and kept working back to 2.0.0: what came or went in between is
 
 import inspect
 import os
-import tempfile
 from typing import Any, Callable, Dict, List, Tuple
 
 import numpy as np
@@ -40,9 +39,6 @@ class MindSpore(Adapter):
         if execution not in ("pynative", "graph", "jit"):
             raise Unavailable(f"MindSpore executes in pynative or graph mode or under jit, not {execution}")
         self.jit = execution == "jit"
-        # A failed compilation writes rank_0/ into the working directory; this one vanishes when the process ends.
-        self.scratch = tempfile.TemporaryDirectory(prefix="conformance-mindspore-")
-        os.chdir(self.scratch.name)
         os.environ.update(GLOG_v="3", OMP_NUM_THREADS=options["threads"])  # log errors only; both are read at import
         import mindspore
 
@@ -157,7 +153,7 @@ class MindSpore(Adapter):
         return x
 
     def reloaded(self, layer: Any) -> Any:
-        """The layer's state through a checkpoint file, in the scratch directory, into a new layer in the same mode."""
+        """The layer's state through a checkpoint file, in the working directory, into a new layer in the same mode."""
         with framework():
             self.ms.save_checkpoint(layer, "layer.ckpt")
             fresh = self.again()

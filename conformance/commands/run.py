@@ -1,4 +1,7 @@
-"""The command run: the main job, with progress, a summary, and the path of the report."""
+"""The command run: the main job, with progress, a summary, and the path of the report.
+
+However it ends, what was judged is kept: see `conformance.record` and `conformance.commands.interruption`.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,10 @@ from rich.table import Table
 from conformance.case import Case
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
+from conformance.commands.interruption import Interruption
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS, Verdict
-from conformance.pool import Limits, NotStarted, Pool, Started
+from conformance.pool import Interrupted, Limits, NotStarted, Pool, Started
 from conformance.record import RunWriter, default_folder
 from conformance.report import write_reports
 from conformance.run_folder import Run, read
@@ -72,31 +76,69 @@ def run(
     if not targets or not any(targets_of(case, targets) for case in cases):
         console.print("nothing to run: " + ("no case was selected" if targets else "no framework is installed here"))
         return COULD_NOT_RUN
-    limits = Limits(case_seconds=timeout)
-    folder = out or default_folder()
-    with RunWriter(folder, ["conformance", *sys.argv[1:]]) as writer, Pool(targets, limits, jobs) as pool:
-        with Watcher(console, cases, targets) as watcher:
-            for settled in judged(cases, pool, watcher.verdict):
-                case = settled.problem.case
-                writer.case(settled.problem)
-                for name, side in settled.sides.items():
-                    writer.verdict(case.id, name, side.verdict, side.observation)
-                for (a, b), agreement in settled.pairs.items():
-                    writer.pair(case.id, a, b, agreement)
-        starts = dict(pool.starts)
-        finished = writer.finish(targets, starts)
-        write_reports(read(finished), finished)
-        folder = writer.publish()
-    stored = read(folder)
+    command = ["conformance", *sys.argv[1:]]
+    with RunWriter(out or default_folder(), command, replace=out is not None) as writer:
+        pool = Pool(targets, Limits(case_seconds=timeout), jobs)
+        with Interruption(pool) as interruption:
+            try:
+                _judge_all(writer, pool, cases, console)
+                finished = writer.finish(targets, pool.starts)
+                stored = read(finished)
+                write_reports(stored, finished)
+                folder = writer.publish()
+            except BaseException as error:
+                interruption.shield()
+                kept = writer.keep(targets, pool.starts)
+                if kept is not None and isinstance(error, Interrupted):
+                    _summarise(console, read(kept, partial=True))
+                _explain(error, interruption, _left(kept, whole=writer.finished))
+                raise
     _summarise(console, stored)
-    absent = {target.name: start for target in targets if isinstance(start := starts.get(target.name), NotStarted)}
+    absent = {t.name: start for t in targets if isinstance(start := pool.starts.get(t.name), NotStarted)}
     for name, start in absent.items():
         words = "is broken" if start.broken else "refused to start"
         console.print(f"[bold]{escape(name)} {words}[/]: {escape(clean(start.message).strip())}")
     console.print(f"Report: {folder / 'report.html'}", markup=False)
-    if (named and absent) or not any(isinstance(start, Started) for start in starts.values()):
+    if (named and absent) or not any(isinstance(start, Started) for start in pool.starts.values()):
         return COULD_NOT_RUN
     return UNEXPECTED if stored.unexpected or any(start.broken for start in absent.values()) else AS_EXPECTED
+
+
+def _judge_all(writer: RunWriter, pool: Pool, cases: Sequence[Case], console: Console) -> None:
+    """Run and judge every case, each recorded as it settles."""
+    with pool, Watcher(console, cases, pool.targets) as watcher:
+        for settled in judged(cases, pool, watcher.verdict):
+            case = settled.problem.case
+            writer.case(settled.problem)
+            for name, side in settled.sides.items():
+                writer.verdict(case.id, name, side.verdict, side.observation)
+            for (a, b), agreement in settled.pairs.items():
+                writer.pair(case.id, a, b, agreement)
+
+
+def _left(kept: Path | None, *, whole: bool) -> str:
+    """What an unfinished run leaves, in words."""
+    if kept is None:
+        return "nothing was judged"
+    if whole:
+        return f"every verdict is in {kept}: write its reports with conformance report"
+    return f"what was judged is in {kept}, which is no whole run"
+
+
+def _explain(error: BaseException, interruption: Interruption, left: str) -> None:
+    """Say why a run ended and what it leaves.
+
+    Raises:
+        SystemExit: a signal ended the run.
+        UsageError: the run cannot be written.
+
+    """
+    if interruption.number is not None:
+        print(f"conformance: interrupted by {interruption.number.name}; {left}", file=sys.stderr)
+        sys.exit(128 + interruption.number)
+    if isinstance(error, OSError):
+        raise UsageError(f"cannot write the run: {error.strerror or error}", hint=left) from error
+    print(f"conformance: {type(error).__name__}; {left}", file=sys.stderr)
 
 
 class Watcher:

@@ -5,10 +5,14 @@ Faults of a case strike where the layer has `UNLUCKY` channels; the cases around
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,13 @@ LAST_WORDS = "these are my last words"
 
 Tensors = dict[str, Array]
 Reply = dict[str, Any]
+
+
+def limit_memory() -> None:
+    """No more memory from now on than the process has and 64 MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    _, highest = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**26, highest))
 
 
 class AtStart:
@@ -59,6 +70,39 @@ class OnACase:
         print(LAST_WORDS, file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
         return tensors
+
+    def reads_where_nothing_is(self, tensors: Tensors) -> Tensors:
+        """Follows a null pointer in compiled code."""
+        print(LAST_WORDS, file=sys.stderr, flush=True)
+        ctypes.string_at(0)
+        return tensors
+
+    def runs_out_of_memory(self, tensors: Tensors) -> Tensors:
+        """Asks for more than it may have, and is told so."""
+        limit_memory()
+        with framework():
+            np.zeros(2**31)
+        return tensors
+
+    def has_no_memory_to_answer(self, tensors: Tensors) -> Tensors:
+        """Returns more than its process has memory to send."""
+        y = Array("float32", (2**26,), bytes(2**28))
+        limit_memory()
+        return dict(tensors, y=y)
+
+    def starts_another_process(self, tensors: Tensors) -> Tensors:
+        """Is killed, and leaves a process that it started."""
+        with subprocess.Popen(["/bin/sleep", "600"]) as child:
+            print(f"child {child.pid}", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return tensors
+
+    def floods(self, tensors: Tensors) -> Tensors:
+        """Writes to stdout and stderr without end."""
+        while True:
+            os.write(1, b"x" * 1_000_000)
+            os.write(2, b"x" * 1_000_000)
+            time.sleep(0.01)
 
     def aborts(self, tensors: Tensors) -> Tensors:
         """Fails an assertion in compiled code."""
@@ -156,6 +200,10 @@ class InTheReply:
     def answers_another_case(self, reply: Reply) -> Any:
         """Answers under another case's number."""
         return dict(reply, id=reply["id"] + 1)
+
+    def answers_an_earlier_case(self, reply: Reply) -> Any:
+        """Answers under the number of a case that was settled before."""
+        return dict(reply, id=reply["id"] - 1)
 
     def answers_nonsense(self, reply: Reply) -> Any:
         """Answers something else altogether."""
