@@ -123,6 +123,8 @@ class _Verdict(_Said):
     error: _Error | None
     received: str
     facts: list[str]
+    digests: dict[str, str] = {}
+    signature: list[list[str | None]] | None = None
 
 
 class _Pair(_Said):

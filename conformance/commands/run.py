@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from conformance import environments
 from conformance.case import Case
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
@@ -41,7 +42,7 @@ def choose_targets(named: Sequence[str], device: str, console: Console) -> list[
         targets = [parse(name, device=device, named=aliases) for name in named]
         if len({target.name for target in targets}) < len(targets):
             raise UsageError("a target is named twice")
-        return targets
+        return provided(targets, console)
     targets = []
     for name in MAIN:
         target = parse(name, device=device)
@@ -54,6 +55,21 @@ def choose_targets(named: Sequence[str], device: str, console: Console) -> list[
         else:
             targets.append(target)
     return targets
+
+
+def provided(targets: Sequence[Target], console: Console) -> list[Target]:
+    """The targets with their environments, which are made here if need be; what is under way shows meanwhile."""
+    if not any(target.recipe is not None for target in targets):
+        return list(targets)
+    with console.status("looking for environments") as status:
+
+        def say(line: str) -> None:
+            if console.is_terminal:
+                status.update(escape(line))
+            else:
+                console.print(line, markup=False)
+
+        return environments.provide(targets, say)
 
 
 def run(
