@@ -104,6 +104,45 @@ def report(run: Annotated[Path, typer.Argument(help="A stored run.")]) -> None:
     write(run)
 
 
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 unless everything is the same to the last bit.")]
+Out = Annotated[Optional[Path], typer.Option("-o", "--out", help="Folder to write to.")]
+
+
+@app.command()
+def upgrade(
+    old: Annotated[str, typer.Argument(help="Such as mindspore==2.9.0 or 'mindspore==2.0.0,python=3.9'.")],
+    new: Annotated[str, typer.Argument(help="The version to move to.")],
+    paths: Paths = None,
+    select: Select = "",
+    out: Out = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes per version.")] = 1,
+    device: Device = "cpu",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one case may take.")] = 120.0,
+    strict: Strict = False,
+) -> None:
+    """Install two versions in isolation, run both side by side, and say what changed.
+
+    Exits with 0 if nothing changed beyond the bound on rounding, 1 if something did, 2 on bad usage, 3 if an
+    environment could not be built or a version did not start.
+    """
+    from conformance.commands.upgrade import upgrade as command
+
+    raise typer.Exit(command(old, new, paths or [], select, out, jobs, device, timeout, strict))
+
+
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(help="A stored run or a baseline.")],
+    new: Annotated[Path, typer.Argument(help="A stored run.")],
+    out: Out = None,
+    strict: Strict = False,
+) -> None:
+    """Say what changed between two stored runs, target by target."""
+    from conformance.commands.compare import compare as command
+
+    raise typer.Exit(command(old, new, out, strict))
+
+
 def main() -> None:
     """Run the command line; a person's mistake is a message and exit code 2, never a traceback."""
     for word in ("SIGTERM", "SIGHUP"):  # as Ctrl-C does: workers end, and nothing half-written stays

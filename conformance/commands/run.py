@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -19,7 +19,7 @@ from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS, Verdict
-from conformance.pool import Limits, NotStarted, Pool, Started
+from conformance.pool import Limits, NotStarted, Pool, Start, Started
 from conformance.record import RunWriter, default_folder
 from conformance.report import write_reports
 from conformance.run_folder import Run, read
@@ -88,8 +88,33 @@ def run(
     if not targets or not any(targets_of(case, targets) for case in cases):
         console.print("nothing to run: " + ("no case was selected" if targets else "no framework is installed here"))
         return COULD_NOT_RUN
-    limits = Limits(case_seconds=timeout)
-    folder = out or default_folder()
+    folder, starts = execute(console, targets, cases, out or default_folder(), Limits(case_seconds=timeout), jobs)
+    stored = read(folder)
+    _summarise(console, stored)
+    absent = {target.name: start for target in targets if isinstance(start := starts.get(target.name), NotStarted)}
+    for name, start in absent.items():
+        words = "is broken" if start.broken else "refused to start"
+        console.print(f"[bold]{escape(name)} {words}[/]: {escape(clean(start.message).strip())}")
+    console.print(f"Report: {folder / 'report.html'}", markup=False)
+    if (named and absent) or not any(isinstance(start, Started) for start in starts.values()):
+        return COULD_NOT_RUN
+    return UNEXPECTED if stored.unexpected or any(start.broken for start in absent.values()) else AS_EXPECTED
+
+
+#: Writes more into a run's folder before that is published.
+Reports = Callable[[Run, Path], None]
+
+
+def execute(
+    console: Console,
+    targets: Sequence[Target],
+    cases: Sequence[Case],
+    folder: Path,
+    limits: Limits,
+    jobs: int = 1,
+    reports: Reports = write_reports,
+) -> tuple[Path, dict[str, Start]]:
+    """Run the cases on the targets and store the run; return where it stands and what became of each start."""
     with RunWriter(folder, ["conformance", *sys.argv[1:]]) as writer, Pool(targets, limits, jobs) as pool:
         with Watcher(console, cases, targets) as watcher:
             for settled in judged(cases, pool, watcher.verdict):
@@ -101,18 +126,8 @@ def run(
                     writer.pair(case.id, a, b, agreement)
         starts = dict(pool.starts)
         finished = writer.finish(targets, starts)
-        write_reports(read(finished), finished)
-        folder = writer.publish()
-    stored = read(folder)
-    _summarise(console, stored)
-    absent = {target.name: start for target in targets if isinstance(start := starts.get(target.name), NotStarted)}
-    for name, start in absent.items():
-        words = "is broken" if start.broken else "refused to start"
-        console.print(f"[bold]{escape(name)} {words}[/]: {escape(clean(start.message).strip())}")
-    console.print(f"Report: {folder / 'report.html'}", markup=False)
-    if (named and absent) or not any(isinstance(start, Started) for start in starts.values()):
-        return COULD_NOT_RUN
-    return UNEXPECTED if stored.unexpected or any(start.broken for start in absent.values()) else AS_EXPECTED
+        reports(read(finished), finished)
+        return writer.publish(), starts
 
 
 class Watcher:
