@@ -143,6 +143,27 @@ def compare(
     raise typer.Exit(command(old, new, out, strict))
 
 
+@app.command()
+def history(
+    what: Annotated[
+        list[str], typer.Argument(help="A framework, such as torch; versions, such as torch==1.9.0; runs.")
+    ],
+    paths: Annotated[Optional[list[Path]], typer.Option("-p", "--path", help="Case files or folders.")] = None,
+    select: Select = "",
+    out: Out = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes per version.")] = 1,
+    device: Device = "cpu",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one case may take.")] = 120.0,
+) -> None:
+    """Show versions side by side: where each convention and each finding appears and disappears.
+
+    A framework's bare name stands for the versions that its adapter lists. Exits with 3 if a version could not run.
+    """
+    from conformance.commands.history import show_history
+
+    raise typer.Exit(show_history(what, paths or [], select, out, jobs, device, timeout))
+
+
 def main() -> None:
     """Run the command line; a person's mistake is a message and exit code 2, never a traceback."""
     for word in ("SIGTERM", "SIGHUP"):  # as Ctrl-C does: workers end, and nothing half-written stays

@@ -51,13 +51,18 @@ def written(comparison: Comparison, out: Path, target: str, strict: bool) -> Pat
         UsageError: the folder cannot be written to.
 
     """
-    folder = out / "".join(letter if letter.isalnum() or letter in "=.-" else "-" for letter in target)
+    folder = out / safe_name(target)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         page.write(comparison, folder, strict)
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
     return folder / "changes.html"
+
+
+def safe_name(target: str) -> str:
+    """A target's name as a folder's: letters and digits, = . and -."""
+    return "".join(letter if letter.isalnum() or letter in "=.-" else "-" for letter in target).strip(".")
 
 
 def matched(before: Run, after: Run) -> tuple[list[tuple[str, str]], list[str]]:
