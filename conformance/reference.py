@@ -35,6 +35,7 @@ class Conventions:
     only a diagnosis supposes. `mode_lasts`: a mode holds for later calls that name none. `unlearned`: whether a
     γ or β that the layer does not learn is absent (1 and 0), or applied as it was set. `mask_count`: whether sums over
     what a mask keeps are divided by its count, or by 10⁻⁷ more, so that a mask that keeps nothing has moments of 0.
+    `least_eps`: what an ε that is not above it is raised to; 0 where none is.
 
     Six are matters of precision. `precision`: float64 is taken to float32 on the way in, and computed there. The others
     widen the bounds and leave the values: `statistics` rounded to the layer's dtype, or to the narrower of the layer's
@@ -51,6 +52,7 @@ class Conventions:
     mode_lasts: bool = True
     momentum_weighs: Literal["new", "old"] = "new"
     default_eps: float = 1e-5
+    least_eps: float = 0.0
     default_momentum: float = 0.1
     frozen: Literal["mode", "eval"] = "mode"
     unlearned: Literal["absent", "applied"] = "absent"
@@ -336,6 +338,8 @@ def _step(
     elif c.batch_variance == "unbiased":
         used = _unbiased(used, n)
     eps = p.eps if c.eps is None else c.eps
+    if c.least_eps and not eps > c.least_eps:  # NaN too
+        eps = c.least_eps
     if c.eps_added_to == "variance":
         inv = arithmetic.reciprocal(arithmetic.sqrt(used + eps))
     else:

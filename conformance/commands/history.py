@@ -142,7 +142,6 @@ def _values(
     cases = {case for half in halves for case in half.run.cases}
     chosen = f" chosen with -k {select!r}" if select else ""
     number = sum(len(one.versions) for one in histories)
-    totals = [version.totals for one in histories for version in one.versions]
     machine = halves[0].run.info["platform"] if halves else {}
     return {
         "headline": f"{number} versions of {', '.join(one.title for one in histories)} on {len(cases):,} cases",
