@@ -40,15 +40,17 @@ def run(
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes per target.")] = 1,
     device: Device = "cpu",
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one case may take.")] = 120.0,
+    baseline: Annotated[Optional[Path], typer.Option(help="Say what changed since this baseline.")] = None,
+    save_baseline: Annotated[Optional[Path], typer.Option(help="Keep the run as a baseline in this folder.")] = None,
 ) -> None:
     """Run cases on targets, judge every result, and write a report.
 
-    Exits with 0 if everything is as expected, 1 on unexpected verdicts, 2 on bad usage or bad case files, 3 if a
-    target that was asked for cannot run, or nothing ran.
+    Exits with 0 if everything is as expected (with --baseline: as it was), 1 on unexpected verdicts (on changes), 2 on
+    bad usage or bad case files, 3 if a target that was asked for cannot run, or nothing ran.
     """
     from conformance.commands.run import run as command
 
-    raise typer.Exit(command(paths or [], target or [], select, out, jobs, device, timeout))
+    raise typer.Exit(command(paths or [], target or [], select, out, jobs, device, timeout, baseline, save_baseline))
 
 
 @app.command("list")
@@ -162,6 +164,43 @@ def history(
     from conformance.commands.history import show_history
 
     raise typer.Exit(show_history(what, paths or [], select, out, jobs, device, timeout))
+
+
+@app.command()
+def merge(
+    runs: Annotated[list[Path], typer.Argument(help="Runs that share no result, of one suite on one machine.")],
+    out: Out = None,
+) -> None:
+    """Put the shards of one run together."""
+    from conformance.commands.merge import merge as command
+
+    command(runs, out)
+
+
+baseline_app = typer.Typer(help="Keep a run beside the code, to learn what changed since.", no_args_is_help=True)
+app.add_typer(baseline_app, name="baseline")
+
+
+@baseline_app.command()
+def update(
+    baseline: Annotated[Path, typer.Argument(help="The baseline's folder; made if it is not there.")],
+    run: Annotated[Path, typer.Argument(help="The stored run to make it of.")],
+    bless: Annotated[
+        Optional[list[str]], typer.Option(help="A case whose unexpected verdict is to be the baseline; repeatable.")
+    ] = None,
+) -> None:
+    """Make a stored run the baseline.
+
+    An unexpected verdict that is new has to be blessed by its case's name; else it exits with 1 and changes nothing.
+    """
+    from conformance.commands.baseline import update as command
+
+    raise typer.Exit(command(baseline, run, bless or []))
+
+
+@baseline_app.callback()
+def _baseline() -> None:
+    """Keep a run beside the code, to learn what changed since."""
 
 
 def main() -> None:

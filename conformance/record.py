@@ -9,6 +9,7 @@ report.html, junit.xml, summary.md
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import json
@@ -88,90 +89,80 @@ class RunWriter:
             file.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    @property
+    def folder(self) -> Path:
+        """Where the run is being written, aside."""
+        return self._folder
+
     def case(self, problem: Problem) -> None:
         """Record what a case says; once, before its verdicts."""
-        case = problem.case
-        self._counts["cases"] += 1
-        _write_line(
-            self._cases,
-            {
-                "case": case.id,
-                "topic": case.topic,
-                "file": case.file,
-                "line": case.line,
-                "about": case.about,
-                "matrix": case.matrix,
-                "spec": case.spec.model_dump(mode="json", exclude_defaults=True, by_alias=True),
-                "digest": problem.digest,
-            },
-        )
+        self.case_line(case_line(problem))
 
     def verdict(self, case: str, target: str, verdict: Verdict, observation: Observation) -> None:
         """Record one case on one target, and its tensors."""
-        self._counts["verdicts"] += 1
-        self._counts[verdict.verdict] += 1
-        self._counts["unexpected"] += verdict.status == "unexpected"
-        error = None if verdict.error is None else {"type": verdict.error.type, "message": verdict.error.message}
-        _write_line(
-            self._results,
-            {
-                "case": case,
-                "target": target,
-                "verdict": verdict.verdict,
-                "status": verdict.status,
-                "expected": verdict.expected,
-                "diagnosis": verdict.diagnosis,
-                "because": verdict.because,
-                "seconds": round(verdict.seconds, 6),
-                "tensors": _tensors(verdict.tensors),
-                "error": error,
-                "received": observation.received,
-                "facts": list(observation.facts),
-                "digests": {name: digest(array) for name, array in observation.tensors.items()},
-                **({} if observation.signature is None else {"signature": [list(p) for p in observation.signature]}),
-            },
-        )
+        self.verdict_line(verdict_line(case, target, verdict, observation))
         for name, array in observation.tensors.items():
-            if array.dtype in _SAFETENSORS and math.prod(array.shape) <= ARRAY_LIMIT:
-                self._arrays.add(f"{case}::{target}::{name}", array)
+            self.array(f"{case}::{target}::{name}", array)
 
     def pair(self, case: str, a: str, b: str, agreement: Agreement) -> None:
         """Record one case on a pair of targets."""
-        self._counts["pairs"] += 1
-        self._counts[agreement.agreement] += 1
-        _write_line(
-            self._results,
+        self.pair_line(
             {
                 "case": case,
                 "pair": [a, b],
                 "agreement": agreement.agreement,
                 "tensors": _tensors(agreement.tensors),
                 "because": agreement.because,
-            },
+            }
         )
+
+    def case_line(self, line: Mapping[str, Any]) -> None:
+        """Record a line of cases.jsonl."""
+        self._counts["cases"] += 1
+        _write_line(self._cases, line)
+
+    def verdict_line(self, line: Mapping[str, Any]) -> None:
+        """Record a verdict's line of results.jsonl."""
+        self._counts.update(("verdicts", line["verdict"]))
+        self._counts["unexpected"] += line["status"] == "unexpected"
+        _write_line(self._results, line)
+
+    def pair_line(self, line: Mapping[str, Any]) -> None:
+        """Record a pair's line of results.jsonl."""
+        self._counts.update(("pairs", line["agreement"]))
+        _write_line(self._results, line)
+
+    def array(self, name: str, array: Array) -> None:
+        """Record a tensor, if it is of a dtype and a size that are kept."""
+        if array.dtype in _SAFETENSORS and math.prod(array.shape) <= ARRAY_LIMIT:
+            self._arrays.add(name, array)
 
     def finish(self, targets: Sequence[Target], starts: Mapping[str, Start]) -> Path:
         """Write the footer and run.json, and return the folder, which is still aside: reports go there."""
+        return self.finish_as(
+            {
+                "suite": installed("batchnorm-conformance") or "unknown",
+                "started": self._started,
+                "finished": _now(),
+                "command": self._command,
+                "platform": {
+                    "system": platform.platform(),
+                    "machine": platform.machine(),
+                    "processor": _processor(),
+                    "cores": os.cpu_count(),
+                    "python": platform.python_version(),
+                },
+                "targets": [_target(target, starts.get(target.name)) for target in targets],
+            }
+        )
+
+    def finish_as(self, info: Mapping[str, Any]) -> Path:
+        """Write the footer and this run.json, of which the format is added."""
         _write_line(self._results, {"complete": True, **self._counts})
         self._results.close()
         self._cases.close()
         self._arrays.close()
-        info = {
-            "format": FORMAT,
-            "suite": installed("batchnorm-conformance") or "unknown",
-            "started": self._started,
-            "finished": _now(),
-            "command": self._command,
-            "platform": {
-                "system": platform.platform(),
-                "machine": platform.machine(),
-                "processor": _processor(),
-                "cores": os.cpu_count(),
-                "python": platform.python_version(),
-            },
-            "targets": [_target(target, starts.get(target.name)) for target in targets],
-        }
-        text = json.dumps(_spelled(info), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(_spelled({"format": FORMAT, **info}), indent=2, ensure_ascii=False, allow_nan=False)
         (self._folder / "run.json").write_text(text + "\n", encoding="utf-8")
         return self._folder
 
@@ -229,10 +220,46 @@ def _replaceable(out: Path) -> bool:
 
 
 def digest(array: Array) -> str:
-    """What tells a tensor's bits from every other's: BLAKE2b over dtype, shape and bytes."""
-    told = hashlib.blake2b(f"{array.dtype}{list(array.shape)}".encode(), digest_size=8)
+    """What tells a tensor's bits from another's: 48 bits of BLAKE2b over dtype, shape and bytes, in base 64."""
+    told = hashlib.blake2b(f"{array.dtype}{list(array.shape)}".encode(), digest_size=6)
     told.update(array.data)
-    return told.hexdigest()
+    return base64.urlsafe_b64encode(told.digest()).decode()
+
+
+def case_line(problem: Problem) -> dict[str, Any]:
+    """A line of cases.jsonl: where a case stands, what it says, the digest of its bits."""
+    case = problem.case
+    return {
+        "case": case.id,
+        "topic": case.topic,
+        "file": case.file,
+        "line": case.line,
+        "about": case.about,
+        "matrix": case.matrix,
+        "spec": case.spec.model_dump(mode="json", exclude_defaults=True, by_alias=True),
+        "digest": problem.digest,
+    }
+
+
+def verdict_line(case: str, target: str, verdict: Verdict, observation: Observation) -> dict[str, Any]:
+    """A line of results.jsonl: one case on one target."""
+    signature = observation.signature
+    return {
+        "case": case,
+        "target": target,
+        "verdict": verdict.verdict,
+        "status": verdict.status,
+        "expected": verdict.expected,
+        "diagnosis": verdict.diagnosis,
+        "because": verdict.because,
+        "seconds": round(verdict.seconds, 6),
+        "tensors": _tensors(verdict.tensors),
+        "error": None if verdict.error is None else {"type": verdict.error.type, "message": verdict.error.message},
+        "received": observation.received,
+        "facts": list(observation.facts),
+        "digests": {name: digest(array) for name, array in observation.tensors.items()},
+        **({} if signature is None else {"signature": [list(parameter) for parameter in signature]}),
+    }
 
 
 def default_folder() -> Path:
@@ -284,7 +311,7 @@ def _spelled(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_line(file: IO[str], line: dict[str, Any]) -> None:
+def _write_line(file: IO[str], line: Mapping[str, Any]) -> None:
     file.write(json.dumps(_spelled(line), ensure_ascii=False, allow_nan=False) + "\n")
 
 

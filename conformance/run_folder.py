@@ -99,9 +99,9 @@ class _Case(_Said):
 
 class _Tensor(_Said):
     ratio: float | None
-    max_abs: float | None
-    max_ulp: float | None
-    worst_index: list[int] | None
+    max_abs: float | None = None
+    max_ulp: float | None = None
+    worst_index: list[int] | None = None
     problem: str = ""
 
 

@@ -44,7 +44,7 @@ def compare(old: Path, new: Path, out: Path | None, strict: bool) -> int:
     return 1 if harmful or lone else 0
 
 
-def written(comparison: Comparison, out: Path, target: str, strict: bool) -> Path:
+def written(comparison: Comparison, out: Path, target: str, strict: bool = False) -> Path:
     """Write a comparison's reports, below `out` by target where there are several, and return the HTML's path.
 
     Raises:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from conformance import environments
 from conformance.case import Case
+from conformance.commands import baseline as baselines
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.errors import UsageError
@@ -80,8 +81,10 @@ def run(
     jobs: int,
     device: str,
     timeout: float,
+    baseline: Path | None = None,
+    save_baseline: Path | None = None,
 ) -> int:
-    """Run, judge and report; return the exit code."""
+    """Run, judge and report, against a baseline if there is one; return the exit code."""
     console = make_console()
     targets = choose_targets(named, device, console)
     cases = read_cases(paths, select, frozenset(target.framework for target in targets))
@@ -98,7 +101,13 @@ def run(
     console.print(f"Report: {folder / 'report.html'}", markup=False)
     if (named and absent) or not any(isinstance(start, Started) for start in starts.values()):
         return COULD_NOT_RUN
-    return UNEXPECTED if stored.unexpected or any(start.broken for start in absent.values()) else AS_EXPECTED
+    if any(start.broken for start in absent.values()):
+        return UNEXPECTED
+    if save_baseline is not None:
+        return baselines.save(console, save_baseline, stored)
+    if baseline is not None:
+        return baselines.against(console, baseline, stored, frozenset(case.id for case in cases), folder)
+    return UNEXPECTED if stored.unexpected else AS_EXPECTED
 
 
 #: Writes more into a run's folder before that is published.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -154,12 +154,30 @@ def compare(old: Half, new: Half, asked: frozenset[str] | None = None) -> Compar
 
 def _case(name: str, old: Half, new: Half, before: Line | None, after: Line | None) -> CaseChange:
     if before is None or after is None:
-        side = old if after is None else new
-        return CaseChange(name, "gone" if after is None else "new", f"only {side.label} has it")
-    if old.run.cases[name]["digest"] != new.run.cases[name]["digest"]:
+        return alone(name, "gone" if after is None else "new", (old if after is None else new).label)
+    same = old.run.cases[name]["digest"] == new.run.cases[name]["digest"]
+    return classed(before, after, same, lambda tensor: _distance(name, tensor, old, new))
+
+
+def alone(case: str, change: Change, label: str) -> CaseChange:
+    """A case that only one side has."""
+    return CaseChange(case, change, f"only {label} has it")
+
+
+def classed(before: Line, after: Line, same: bool, apart: Callable[[str], float | None]) -> CaseChange:
+    """What became of a case that both sides have.
+
+    Args:
+        same: whether both sides were asked the same, to the last bit.
+        apart: tensor → its distance on the two sides in ULP, None where it is not known.
+
+    """
+    name = after["case"]
+    if not same:
         return CaseChange(name, "not comparable", "the case itself changed")
     change, what = _verdicts(before, after)
-    tensors = tuple(_tensor(tensor, change, name, old, new) for tensor in _held(before) | _held(after))
+    names = dict.fromkeys((*_held(after), *_held(before)))
+    tensors = tuple(_tensor(tensor, change, before, after, apart) for tensor in names)
     worst: Change = max((tensor.change for tensor in tensors), key=CHANGES.index, default="identical")
     if change == "identical" and worst != "identical":
         return CaseChange(name, worst, _words_for_bits(worst, tensors), tensors)
@@ -224,9 +242,8 @@ def _held(line: Line) -> dict[str, str | None]:
     return {name: None for name in line["tensors"] if not name.endswith(" as documented")}
 
 
-def _tensor(name: str, case: Change, id_: str, old: Half, new: Half) -> TensorChange:
+def _tensor(name: str, case: Change, before: Line, after: Line, measure: Callable[[str], float | None]) -> TensorChange:
     """A tensor's class; where the case's meaning changed, so did that of every tensor with other bits."""
-    before, after = old.lines[id_], new.lines[id_]
     sides = _held(before), _held(after)
     if not all(name in side for side in sides):
         return TensorChange(name, "gone" if name in sides[0] else "new")
@@ -235,7 +252,7 @@ def _tensor(name: str, case: Change, id_: str, old: Half, new: Half) -> TensorCh
     digests = {side[name] for side in sides}
     if len(digests) == 1 and None not in digests:
         return TensorChange(name, "identical", 0.0, *ratios)
-    apart = _distance(id_, name, old, new)
+    apart = measure(name)
     if None in digests and not apart:
         return TensorChange(name, "not comparable" if apart is None else "identical", apart, *ratios)
     right = all(line is None or (not line.get("problem") and (line["ratio"] or 0) <= 1) for line in told)
@@ -289,7 +306,7 @@ def _words_for_bits(change: Change, tensors: Iterable[TensorChange]) -> str:
 
 def _remarks(old: Half, new: Half) -> list[str]:
     """What else differs: then a change need not be the framework's."""
-    found = []
+    found: list[str] = []
     for name in ("suite", "platform"):
         before, after = old.run.info[name], new.run.info[name]
         if name == "platform":
@@ -301,11 +318,16 @@ def _remarks(old: Half, new: Half) -> list[str]:
             ]
         elif before != after:
             found.append(f"suite {before} → {after}")
-    before, after = old.described["facts"], new.described["facts"]
-    for fact in dict.fromkeys((*before, *after)):
-        if fact != "version" and before.get(fact) != after.get(fact):
-            found.append(f"{fact} {before.get(fact, 'unknown')} → {after.get(fact, 'unknown')}")
-    return found
+    return found + fact_remarks(old.described["facts"], new.described["facts"])
+
+
+def fact_remarks(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """What two targets state otherwise, their versions apart."""
+    return [
+        f"{fact} {before.get(fact, 'unknown')} → {after.get(fact, 'unknown')}"
+        for fact in dict.fromkeys((*before, *after))
+        if fact != "version" and before.get(fact) != after.get(fact)
+    ]
 
 
 def grouped(comparison: Comparison) -> list[tuple[Change, str, list[CaseChange]]]:
