@@ -96,9 +96,7 @@ class TensorFlow(Backend):
             self.accelerator = self.tf.config.experimental.get_device_details(found[0]).get("device_name", "")
 
     def tensor(self, values: np.ndarray, dtype: str) -> Any:
-        if dtype == "bfloat16":  # TensorFlow 2.5 makes an empty tensor of a view in its own NumPy dtype
-            return self.tf.bitcast(self.tf.constant(values.view(np.uint16)), self.tf.bfloat16)
-        return self.tf.convert_to_tensor(values)
+        return self.tf.convert_to_tensor(values.view(self.tf.as_dtype(dtype).as_numpy_dtype))
 
     def fetch(self, tensor: Any) -> Tuple[np.ndarray, str, str]:
         return tensor.numpy(), tensor.dtype.name, "cuda" if "GPU" in tensor.device else "cpu"
