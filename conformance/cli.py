@@ -40,15 +40,17 @@ def run(
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes per target.")] = 1,
     device: Device = "cpu",
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one case may take.")] = 120.0,
+    baseline: Annotated[Optional[Path], typer.Option(help="Say what changed since this baseline.")] = None,
+    save_baseline: Annotated[Optional[Path], typer.Option(help="Keep the run as a baseline in this folder.")] = None,
 ) -> None:
     """Run cases on targets, judge every result, and write a report.
 
-    Exits with 0 if everything is as expected, 1 on unexpected verdicts, 2 on bad usage or bad case files, 3 if a
-    target that was asked for cannot run, or nothing ran.
+    Exits with 0 if everything is as expected (with --baseline: as it was), 1 on unexpected verdicts (on changes), 2 on
+    bad usage or bad case files, 3 if a target that was asked for cannot run, or nothing ran.
     """
     from conformance.commands.run import run as command
 
-    raise typer.Exit(command(paths or [], target or [], select, out, jobs, device, timeout))
+    raise typer.Exit(command(paths or [], target or [], select, out, jobs, device, timeout, baseline, save_baseline))
 
 
 @app.command("list")
@@ -113,6 +115,103 @@ def findings(
     from conformance.commands.findings import show
 
     show(run, into)
+
+
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 unless everything is the same to the last bit.")]
+Out = Annotated[Optional[Path], typer.Option("-o", "--out", help="Folder to write to.")]
+
+
+@app.command()
+def upgrade(
+    old: Annotated[str, typer.Argument(help="Such as mindspore==2.9.0 or 'mindspore==2.0.0,python=3.9'.")],
+    new: Annotated[str, typer.Argument(help="The version to move to.")],
+    paths: Paths = None,
+    select: Select = "",
+    out: Out = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes per version.")] = 1,
+    device: Device = "cpu",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one case may take.")] = 120.0,
+    strict: Strict = False,
+) -> None:
+    """Install two versions in isolation, run both side by side, and say what changed.
+
+    Exits with 0 if nothing changed beyond the bound on rounding, 1 if something did, 2 on bad usage, 3 if an
+    environment could not be built or a version did not start.
+    """
+    from conformance.commands.upgrade import upgrade as command
+
+    raise typer.Exit(command(old, new, paths or [], select, out, jobs, device, timeout, strict))
+
+
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(help="A stored run or a baseline.")],
+    new: Annotated[Path, typer.Argument(help="A stored run.")],
+    out: Out = None,
+    strict: Strict = False,
+) -> None:
+    """Say what changed between two stored runs, target by target."""
+    from conformance.commands.compare import compare as command
+
+    raise typer.Exit(command(old, new, out, strict))
+
+
+@app.command()
+def history(
+    what: Annotated[
+        list[str], typer.Argument(help="A framework, such as torch; versions, such as torch==1.9.0; runs.")
+    ],
+    paths: Annotated[Optional[list[Path]], typer.Option("-p", "--path", help="Case files or folders.")] = None,
+    select: Select = "",
+    out: Out = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes per version.")] = 1,
+    device: Device = "cpu",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one case may take.")] = 120.0,
+) -> None:
+    """Show versions side by side: where each convention and each finding appears and disappears.
+
+    A framework's bare name stands for the versions that its adapter lists. Exits with 3 if a version could not run.
+    """
+    from conformance.commands.history import show_history
+
+    raise typer.Exit(show_history(what, paths or [], select, out, jobs, device, timeout))
+
+
+@app.command()
+def merge(
+    runs: Annotated[list[Path], typer.Argument(help="Runs that share no result, of one suite on one machine.")],
+    out: Out = None,
+) -> None:
+    """Put the shards of one run together."""
+    from conformance.commands.merge import merge as command
+
+    command(runs, out)
+
+
+baseline_app = typer.Typer(help="Keep a run beside the code, to learn what changed since.", no_args_is_help=True)
+app.add_typer(baseline_app, name="baseline")
+
+
+@baseline_app.command()
+def update(
+    baseline: Annotated[Path, typer.Argument(help="The baseline's folder; made if it is not there.")],
+    run: Annotated[Path, typer.Argument(help="The stored run to make it of.")],
+    bless: Annotated[
+        Optional[list[str]], typer.Option(help="A case whose unexpected verdict is to be the baseline; repeatable.")
+    ] = None,
+) -> None:
+    """Make a stored run the baseline.
+
+    An unexpected verdict that is new has to be blessed by its case's name; else it exits with 1 and changes nothing.
+    """
+    from conformance.commands.baseline import update as command
+
+    raise typer.Exit(command(baseline, run, bless or []))
+
+
+@baseline_app.callback()
+def _baseline() -> None:
+    """Keep a run beside the code, to learn what changed since."""
 
 
 def main() -> None:

@@ -41,13 +41,14 @@ class Moments:
 
 @dataclass(frozen=True)
 class Normalising:
-    """Which statistics normalise, and what of them is divided by."""
+    """Which statistics normalise, and what of them is divided by. `least_eps`: a lower ε is raised to it."""
 
     batch_variance: Literal["biased", "unbiased"] = "biased"
     train_statistics: Literal["batch", "running"] = "batch"
     eval_statistics: Literal["running", "batch"] = "running"
     default_eps: float = 1e-5
     eps: float | None = None
+    least_eps: float = 0.0
     eps_added_to: Literal["variance", "variance twice", "variance as a floor", "deviation", "nothing"] = "variance"
     divisor: Literal["deviation", "variance"] = "deviation"
 

@@ -208,6 +208,9 @@ class Pool:
 
     def _launch(self, seat: _Seat) -> None:
         seat.ready, seat.answered, seat.since = False, None, time.monotonic()
+        if seat.target.missing:
+            self._not_started(seat, seat.target.missing, broken=False)
+            return
         try:
             seat.worker = Worker(seat.target, self._events)
         except WorkerError as error:

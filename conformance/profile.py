@@ -44,6 +44,7 @@ class Convention(Model):
     variance: Literal["two-pass", "one-pass"] | None = None
     subnormals: Literal["kept", "flushed"] | None = None
     layout: Literal["channels_first", "channels_last"] | None = None
+    least_eps: Float | None = None
     eps: Default | None = None
     momentum: Default | None = None
     refuses: str | None = None
@@ -69,6 +70,7 @@ class Convention(Model):
 #: The fields above that `Conventions` has too.
 _AS_IN_CONVENTIONS = (
     "running_variance",
+    "least_eps",
     "default_mode",
     "mode_lasts",
     "frozen",

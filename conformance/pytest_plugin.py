@@ -10,6 +10,7 @@ import itertools
 import os
 import shlex
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,11 @@ import pytest
 if TYPE_CHECKING:
     from conformance.case import Case
     from conformance.compare import TensorResult
+    from conformance.difference.changes import CaseChange
     from conformance.oracle import Oracle
     from conformance.pairs import Side
     from conformance.pool import Pool
+    from conformance.run_folder import Run
     from conformance.target import Target
 
 #: Cases whose observations are kept for the pairs that follow them.
@@ -60,6 +63,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run case files on this target (repeatable); every installed one of torch, mindspore and keras if none",
     )
     group.addoption("--conformance-device", default="cpu", metavar="DEVICE", help="cpu or cuda")
+    group.addoption(
+        "--conformance-baseline",
+        metavar="DIR",
+        help="fail on what changed since this stored run instead of on what is unexpected",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -91,6 +99,22 @@ def _is_ours(path: Path) -> bool:
 _BENCH = pytest.StashKey["Bench"]()
 
 
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say what the baseline is of."""
+    folder = config.getoption("--conformance-baseline")
+    if not folder:
+        return []
+    from conformance.errors import UsageError
+
+    try:
+        old = _bench(config).baseline
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from error
+    assert old is not None
+    made = ", ".join(f"{target['name']} {target['facts'].get('version', '')}" for target in old.targets)
+    return [f"conformance baseline: {folder}, of {old.info['started'][:10]}: {made}"]
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End the workers."""
     bench = config.stash.get(_BENCH, None)
@@ -116,13 +140,17 @@ class Bench:
     """The targets of a session, their workers, and what was observed of the latest cases."""
 
     def __init__(self, config: pytest.Config) -> None:
+        from conformance.environments import provide
         from conformance.target import MAIN, configured, installed, parse
 
         device = config.getoption("--conformance-device")
         named = config.getoption("--conformance-target")
         aliases = configured(config.rootpath)
         targets = [parse(name, device=device, named=aliases) for name in named or MAIN]
-        self.targets = [target for target in targets if named or installed(target.profile.package)]
+        targets = [target for target in targets if named or installed(target.profile.package)]
+        self.targets = provide(targets, lambda _: None)
+        folder = config.getoption("--conformance-baseline")
+        self._baseline = None if folder is None else Path(config.invocation_params.dir, folder)
         self._pool: Pool | None = None
         self._oracles: dict[Place, Oracle] = {}
         self._sides: dict[tuple[Place, str], Side] = {}
@@ -170,6 +198,57 @@ class Bench:
             assert self._pool is not None  # `side` comes first
             self._oracles[place] = Oracle(carried(case, self._pool))
         return self._oracles[place]
+
+    @cached_property
+    def baseline(self) -> Run | None:
+        """The stored run to hold results against, if one was named.
+
+        Raises:
+            RunDamage: it cannot be read.
+        """
+        from conformance.run_folder import read
+
+        return None if self._baseline is None else read(self._baseline)
+
+    def changed(self, case: Case, side: Side) -> CaseChange | None:
+        """What became of a case since the baseline; None where there is no baseline.
+
+        Raises:
+            Unexpected: the baseline has no target of this framework.
+        """
+        from conformance.difference.changes import alone, classed
+        from conformance.record import verdict_line
+
+        if self.baseline is None:
+            return None
+        target = self._old_target(side)
+        before = self._old_lines.get((case.id, target["name"]))
+        if before is None:
+            return alone(case.id, "new", "this run")
+        after = verdict_line(case.id, side.under.name, side.verdict, side.observation)
+        same = self.baseline.cases[case.id]["digest"] == self.oracle(case).problem.digest
+        return classed(before, after, same, lambda _: None)
+
+    def remarks(self, side: Side) -> list[str]:
+        """What the baseline's target states otherwise, its version first."""
+        from conformance.difference.changes import fact_remarks
+
+        before, after = self._old_target(side)["facts"], side.under.facts
+        version = f"version {before.get('version')} → {after.get('version')}"
+        return [*([version] if before.get("version") != after.get("version") else []), *fact_remarks(before, after)]
+
+    def _old_target(self, side: Side) -> dict[str, Any]:
+        assert self.baseline is not None
+        named = [target for target in self.baseline.targets if target["name"] == side.under.name]
+        alike = [target for target in self.baseline.targets if target["framework"] == side.under.profile.framework]
+        if not named and len(alike) != 1:
+            raise Unexpected(f"the baseline {self.baseline.path} has no target {side.under.name}")
+        return (named or alike)[0]
+
+    @cached_property
+    def _old_lines(self) -> dict[tuple[str, str], dict[str, Any]]:
+        assert self.baseline is not None
+        return {(line["case"], line["target"]): line for line in self.baseline.verdicts}
 
     def close(self) -> None:
         """End every worker."""
@@ -274,12 +353,28 @@ class TargetItem(ConformanceItem):
         """Pass, skip, xfail or fail by the verdict and its status."""
         (side,) = self.sides()
         verdict = side.verdict
+        self._hold_against_baseline(side)
         if verdict.status == "unexpected":
             raise Unexpected(message(self.case, side))
         if verdict.verdict == "refused":
             pytest.skip(verdict.because)
         if verdict.verdict not in ("conforms", "conventional"):
             pytest.xfail(verdict.because)
+
+    def _hold_against_baseline(self, side: Side) -> None:
+        """Fail on a change since the baseline; an unexpected verdict that it had already is xfailed."""
+        from conformance.difference.changes import HARMLESS
+
+        bench = _bench(self.config)
+        change = bench.changed(self.case, side)
+        if change is None:
+            return
+        if change.change not in HARMLESS:
+            since = "; ".join(bench.remarks(side)) or "the same version and environment"
+            head = f"changed since the baseline: {change.change}: {change.what} ({since})"
+            raise Unexpected(f"{head}\n{message(self.case, side)}")
+        if side.verdict.status == "unexpected":
+            pytest.xfail("unexpected, as it was in the baseline")
 
 
 class PairItem(ConformanceItem):

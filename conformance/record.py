@@ -11,9 +11,11 @@ report.html, junit.xml, summary.md
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import errno
+import hashlib
 import itertools
 import json
 import math
@@ -105,79 +107,71 @@ class RunWriter:
                 file.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    @property
+    def folder(self) -> Path:
+        """Where the run is being written, aside."""
+        return self._folder
+
     def case(self, problem: Problem) -> None:
         """Record what a case says; once, before its verdicts."""
-        case = problem.case
-        self._cases.write(
-            {
-                "case": case.id,
-                "topic": case.topic,
-                "file": case.file,
-                "line": case.line,
-                "about": case.about,
-                "matrix": case.matrix,
-                "spec": case.spec.model_dump(mode="json", exclude_defaults=True, by_alias=True),
-                "digest": problem.digest,
-            },
-        )
-        self._counts["cases"] += 1
+        self.case_line(case_line(problem))
 
     def verdict(self, case: str, target: str, verdict: Verdict, observation: Observation) -> None:
         """Record one case on one target, and its tensors."""
-        error = None if verdict.error is None else {"type": verdict.error.type, "message": verdict.error.message}
-        self._results.write(
-            {
-                "case": case,
-                "target": target,
-                "verdict": verdict.verdict,
-                "status": verdict.status,
-                "expected": verdict.expected,
-                "diagnosis": verdict.diagnosis,
-                "because": verdict.because,
-                "reason": verdict.reason,
-                "seconds": round(verdict.seconds, 6),
-                "tensors": _tensors(verdict.tensors),
-                "tried": [{"name": each.name, "off": _finite(each.off)} for each in verdict.tried],
-                "error": error,
-                "received": observation.received,
-                "facts": list(observation.facts),
-            },
-        )
-        self._counts["verdicts"] += 1
-        self._counts[verdict.verdict] += 1
-        self._counts["unexpected"] += verdict.status == "unexpected"
+        self.verdict_line(verdict_line(case, target, verdict, observation))
         for name, array in observation.tensors.items():
-            if array.dtype in _SAFETENSORS and math.prod(array.shape) <= ARRAY_LIMIT:
-                self._arrays.add(f"{case}::{target}::{name}", array)
+            self.array(f"{case}::{target}::{name}", array)
 
     def pair(self, case: str, a: str, b: str, agreement: Agreement) -> None:
         """Record one case on a pair of targets."""
-        self._results.write(
+        self.pair_line(
             {
                 "case": case,
                 "pair": [a, b],
                 "agreement": agreement.agreement,
                 "tensors": _tensors(agreement.tensors),
                 "because": agreement.because,
-            },
+            }
         )
-        self._counts["pairs"] += 1
-        self._counts[agreement.agreement] += 1
+
+    def case_line(self, line: Mapping[str, Any]) -> None:
+        """Record a line of cases.jsonl."""
+        self._cases.write(line)
+        self._counts["cases"] += 1
+
+    def verdict_line(self, line: Mapping[str, Any]) -> None:
+        """Record a verdict's line of results.jsonl."""
+        self._results.write(line)
+        self._counts.update(("verdicts", line["verdict"]))
+        self._counts["unexpected"] += line["status"] == "unexpected"
+
+    def pair_line(self, line: Mapping[str, Any]) -> None:
+        """Record a pair's line of results.jsonl."""
+        self._results.write(line)
+        self._counts.update(("pairs", line["agreement"]))
+
+    def array(self, name: str, array: Array) -> None:
+        """Record a tensor, if it is of a dtype and a size that are kept."""
+        if array.dtype in _SAFETENSORS and math.prod(array.shape) <= ARRAY_LIMIT:
+            self._arrays.add(name, array)
 
     def finish(self, targets: Sequence[Target], starts: Mapping[str, Start]) -> Path:
         """Write run.json and, last of all, the footer; return the folder, which is still aside: reports go there."""
+        return self.finish_as(self._info(targets, starts))
+
+    def finish_as(self, info: Mapping[str, Any]) -> Path:
+        """As `finish`, with this run.json, of which the format is added."""
         self._arrays.close()
-        self._describe(targets, starts)
+        self._describe(info)
         self._cases.close()
         self._results.write({"complete": True, **self._counts})
         self._results.close()
         self.finished = True
         return self._folder
 
-    def _describe(self, targets: Sequence[Target], starts: Mapping[str, Start]) -> None:
+    def _info(self, targets: Sequence[Target], starts: Mapping[str, Start]) -> dict[str, Any]:
         elapsed = datetime.timedelta(seconds=time.monotonic() - self._clock)  # the wall clock may be set meanwhile
-        info = {
-            "format": FORMAT,
+        return {
             "suite": installed("batchnorm-conformance") or "unknown",
             "started": self._started.isoformat(timespec="seconds"),
             "finished": (self._started + elapsed).isoformat(timespec="seconds"),
@@ -191,7 +185,9 @@ class RunWriter:
             },
             "targets": [_target(target, starts.get(target.name)) for target in targets],
         }
-        text = json.dumps(_spelled(info), indent=2, ensure_ascii=False, allow_nan=False)
+
+    def _describe(self, info: Mapping[str, Any]) -> None:
+        text = json.dumps(_spelled({"format": FORMAT, **info}), indent=2, ensure_ascii=False, allow_nan=False)
         (self._folder / "run.json").write_text(text + "\n", encoding="utf-8")
 
     def publish(self) -> Path:
@@ -224,7 +220,7 @@ class RunWriter:
             with contextlib.suppress(OSError):
                 self._arrays.close()
             with contextlib.suppress(OSError):
-                self._describe(targets, starts)
+                self._describe(self._info(targets, starts))
             with contextlib.suppress(OSError):
                 self._results.write({"complete": False, **self._counts})
         return self._settle(self._out.with_name(f"{self._out.name}.partial"))
@@ -253,7 +249,7 @@ class _Lines:
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb", buffering=0)
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, line: Mapping[str, Any]) -> None:
         """Write a line.
 
         Raises:
@@ -335,6 +331,51 @@ def _replaceable(out: Path) -> bool:
     if not os.path.lexists(out):
         return True
     return out.is_dir() and (all((out / name).is_file() for name in FILES) or not any(out.iterdir()))
+
+
+def digest(array: Array) -> str:
+    """What tells a tensor's bits from another's: 48 bits of BLAKE2b over dtype, shape and bytes, in base 64."""
+    told = hashlib.blake2b(f"{array.dtype}{list(array.shape)}".encode(), digest_size=6)
+    told.update(array.data)
+    return base64.urlsafe_b64encode(told.digest()).decode()
+
+
+def case_line(problem: Problem) -> dict[str, Any]:
+    """A line of cases.jsonl: where a case stands, what it says, the digest of its bits."""
+    case = problem.case
+    return {
+        "case": case.id,
+        "topic": case.topic,
+        "file": case.file,
+        "line": case.line,
+        "about": case.about,
+        "matrix": case.matrix,
+        "spec": case.spec.model_dump(mode="json", exclude_defaults=True, by_alias=True),
+        "digest": problem.digest,
+    }
+
+
+def verdict_line(case: str, target: str, verdict: Verdict, observation: Observation) -> dict[str, Any]:
+    """A line of results.jsonl: one case on one target."""
+    signature = observation.signature
+    return {
+        "case": case,
+        "target": target,
+        "verdict": verdict.verdict,
+        "status": verdict.status,
+        "expected": verdict.expected,
+        "diagnosis": verdict.diagnosis,
+        "because": verdict.because,
+        "reason": verdict.reason,
+        "seconds": round(verdict.seconds, 6),
+        "tensors": _tensors(verdict.tensors),
+        "tried": [{"name": each.name, "off": _finite(each.off)} for each in verdict.tried],
+        "error": None if verdict.error is None else {"type": verdict.error.type, "message": verdict.error.message},
+        "received": observation.received,
+        "facts": list(observation.facts),
+        "digests": {name: digest(array) for name, array in observation.tensors.items()},
+        **({} if signature is None else {"signature": [list(parameter) for parameter in signature]}),
+    }
 
 
 def default_folder() -> Path:

@@ -112,7 +112,7 @@ def _step(
     n, counted = stages.values_kept(step), stages.counted(step, c)
     batch = (c.train_statistics if mode == "train" else c.eval_statistics) == "batch" or not p.track_running_stats
     updating = p.track_running_stats and (mode == "train" or c.update_in_eval)
-    eps = p.eps if c.eps is None else c.eps
+    eps = stages.epsilon(p, c)
 
     after, before, weight, mean, sample_var, correction = state, state, None, None, None, 1.0
     if updating and not n and c.empty == "skipped" and not stages.padded(step, c):

@@ -103,9 +103,9 @@ class _Case(_Said):
 
 class _Tensor(_Said):
     ratio: float | None
-    max_abs: float | None
-    max_ulp: float | None
-    worst_index: list[int] | None
+    max_abs: float | None = None
+    max_ulp: float | None = None
+    worst_index: list[int] | None = None
     problem: str = ""
 
 
@@ -128,6 +128,8 @@ class _Verdict(_Said):
     error: _Error | None
     received: str
     facts: list[str]
+    digests: dict[str, str] = {}
+    signature: list[list[str | None]] | None = None
 
 
 class _Pair(_Said):

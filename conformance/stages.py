@@ -125,6 +125,12 @@ def updated(
 # The inverse deviation
 
 
+def epsilon(p: Parameters, c: Normalising) -> float:
+    """The ε that is added; one that is not above the least admitted, NaN too, is raised to it."""
+    eps = p.eps if c.eps is None else c.eps
+    return c.least_eps if c.least_eps and not eps > c.least_eps else eps
+
+
 def inverse(var: Array, eps: float, c: Normalising, arithmetic: Arithmetic) -> tuple[Array, Array]:
     """σ²+ε and 1/√(σ²+ε), or what stands in for them."""
     if c.eps_added_to == "variance as a floor":

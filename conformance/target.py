@@ -1,6 +1,7 @@
 """Who is tested: a target is an adapter, options such as execution or backend, and the interpreter it runs in.
 
-``torch``, ``torch,execution=compiled``, ``keras,backend=jax``, ``torch,device=cuda``, ``./folder``.
+``torch``, ``torch,execution=compiled``, ``keras,backend=jax``, ``torch,device=cuda``, ``./folder``; in an
+environment of its own ``torch==1.9.0``, ``mindspore,version=2.0.0,python=3.9``, ``tensorflow==2.15.1``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conformance import data
+from conformance import data, versions
 from conformance.errors import UsageError
 from conformance.profile import AdapterFolder, Profile, open_adapter
 
@@ -34,6 +35,8 @@ class Target:
         options: what goes to the adapter: device, threads, execution, backend.
         python: interpreter of the worker; None for this one.
         host: execnet's place, such as ``ssh:build3``; None for this machine.
+        recipe: how the environment of a named version is made; `conformance.environments` does.
+        missing: why there is no such environment; empty where there is one, or none is needed.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Target:
     options: dict[str, str]
     python: str | None = None
     host: str | None = None
+    recipe: versions.Recipe | None = None
+    missing: str = ""
 
     @property
     def framework(self) -> str:
@@ -66,7 +71,9 @@ def parse(text: str, *, device: str = "cpu", threads: int = 1, named: Mapping[st
     if named and text in named:
         text = named[text]
     head, *pairs = text.split(",")
-    adapter = open_adapter(_adapter_path(head))
+    head, _, version = head.partition("==")
+    path, package = _adapter_path(head)
+    adapter = open_adapter(path)
     profile = adapter.profile
     options = {option: values[0] for option, values in profile.options.items()}
     if device not in profile.options.get("device", ["cpu"]):
@@ -85,10 +92,7 @@ def parse(text: str, *, device: str = "cpu", threads: int = 1, named: Mapping[st
                 raise UsageError(f"target {name}: threads is a whole number from 1, not {value!r}")
             options[option] = value
         elif option == "version":
-            raise UsageError(
-                f"target {name}: no environment for {profile.package} {value} is known here",
-                hint="name an interpreter that has it: python=PATH",
-            )
+            version = value
         elif option not in profile.options:
             raise UsageError(f"target {name}: unknown option {option!r}", hint=_nearest(option, [*profile.options]))
         elif value not in profile.options[option]:
@@ -96,15 +100,25 @@ def parse(text: str, *, device: str = "cpu", threads: int = 1, named: Mapping[st
             raise UsageError(f"target {name}: {option} is one of {', '.join(admitted)}, not {value!r}")
         else:
             options[option] = value
-    return Target(name, adapter, options, place.get("python"), place.get("host"))
+    python, host = place.get("python"), place.get("host")
+    if not version:
+        return Target(name, adapter, options, python, host)
+    if host is not None:
+        raise UsageError(f"target {name}: environments are made on this machine only", hint="leave out version or host")
+    recipe = versions.recipe(versions.read(path), package or profile.package, version, options, python)
+    return Target(name, adapter, options, python, host, recipe)
 
 
-def _adapter_path(head: str) -> Path:
+def _adapter_path(head: str) -> tuple[Path, str]:
+    """An adapter's folder, and the distribution where one was named that is not the adapter itself."""
     known = bundled()
     if head in known:
-        return known[head]
+        return known[head], ""
     if "/" in head or "\\" in head or Path(head).is_dir():
-        return Path(head)
+        return Path(head), ""
+    for path in known.values():
+        if head in versions.read(path).packages:
+            return path, head
     raise UsageError(f"no target {head!r}", hint=_nearest(head, [*known]))
 
 

@@ -197,7 +197,9 @@ def _place(target: Target) -> str:
     if target.host is not None:
         kind, _, name = target.host.partition(":")
         return f"{kind}={name}//python={shlex.quote(target.python or 'python3')}"
-    return f"popen//python={shlex.quote(interpreter(target))}"
+    python = shlex.quote(interpreter(target))
+    # -I: the user's PYTHONPATH would put other versions in front of an environment's own.
+    return f"popen//python={python} -I" if target.recipe is not None else f"popen//python={python}"
 
 
 def _status(pid: int) -> str:

@@ -3,6 +3,7 @@
 Eager, through torch.compile or TorchScript, or inside an autocast region.
 """
 
+import inspect
 import io
 import warnings
 from typing import Any, Callable, Dict, Tuple
@@ -49,16 +50,18 @@ class Torch(Adapter):
             "affine": layer.scale,
             "track_running_stats": layer.track_running_stats,
         }
-        if layer.dtype != "float32":
-            arguments["dtype"] = getattr(torch, layer.dtype)
-        return self.make(layer.rank, arguments, layer, layer.layout)
+        dtype = None if layer.dtype == "float32" else getattr(torch, layer.dtype)
+        if dtype is not None and "dtype" in inspect.signature(CLASSES[layer.rank]).parameters:
+            arguments["dtype"], dtype = dtype, None  # before 1.9 there is .to() alone
+        return self.make(layer.rank, arguments, layer, layer.layout, dtype)
 
     def build_native(self, native: Native) -> torch.nn.Module:
         return self.make(native.rank, native.arguments, native, "channels_first")
 
-    def make(self, rank: int, arguments: Dict[str, Any], described: Any, layout: str) -> torch.nn.Module:
-        self.received = self.call_text(f"torch.nn.BatchNorm{rank}d", arguments)
-        self.again: Callable[[], Any] = lambda: self.scripted(CLASSES[rank](**arguments).to(self.device))
+    def make(self, rank: int, arguments: Dict[str, Any], described: Any, layout: str, dtype: Any = None) -> Any:
+        call = self.call_text(f"torch.nn.BatchNorm{rank}d", arguments)
+        self.received = call if dtype is None else f"{call}.to({dtype})"
+        self.again: Callable[[], Any] = lambda: self.scripted(CLASSES[rank](**arguments).to(self.device, dtype))
         with framework():
             module = self.again()
         for name, value in described.initial.items():

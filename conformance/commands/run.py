@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -16,13 +16,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from conformance import environments
 from conformance.case import Case
+from conformance.commands import baseline as baselines
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS, Verdict
-from conformance.pool import Interrupted, Limits, NotStarted, Pool, Started
+from conformance.pool import Interrupted, Limits, NotStarted, Pool, Start, Started
 from conformance.record import RunWriter, default_folder
 from conformance.report import write_reports
 from conformance.run_folder import Run, read
@@ -45,7 +47,7 @@ def choose_targets(named: Sequence[str], device: str, console: Console) -> list[
         targets = [parse(name, device=device, named=aliases) for name in named]
         if len({target.name for target in targets}) < len(targets):
             raise UsageError("a target is named twice")
-        return targets
+        return provided(targets, console)
     targets = []
     for name in MAIN:
         target = parse(name, device=device)
@@ -60,6 +62,21 @@ def choose_targets(named: Sequence[str], device: str, console: Console) -> list[
     return targets
 
 
+def provided(targets: Sequence[Target], console: Console) -> list[Target]:
+    """The targets with their environments, which are made here if need be; what is under way shows meanwhile."""
+    if not any(target.recipe is not None for target in targets):
+        return list(targets)
+    with console.status("looking for environments") as status:
+
+        def say(line: str) -> None:
+            if console.is_terminal:
+                status.update(escape(line))
+            else:
+                console.print(line, markup=False)
+
+        return environments.provide(targets, say)
+
+
 def run(
     paths: Sequence[Path],
     named: Sequence[str],
@@ -68,24 +85,64 @@ def run(
     jobs: int,
     device: str,
     timeout: float,
+    baseline: Path | None = None,
+    save_baseline: Path | None = None,
 ) -> int:
-    """Run, judge and report; return the exit code."""
+    """Run, judge and report, against a baseline if there is one; return the exit code."""
     console = make_console()
     targets = choose_targets(named, device, console)
     cases = read_cases(paths, select, frozenset(target.framework for target in targets))
     if not targets or not any(targets_of(case, targets) for case in cases):
         console.print("nothing to run: " + ("no case was selected" if targets else "no framework is installed here"))
         return COULD_NOT_RUN
+    folder, starts = execute(console, targets, cases, out, Limits(case_seconds=timeout), jobs)
+    stored = read(folder)
+    _summarise(console, stored)
+    absent = {target.name: start for target in targets if isinstance(start := starts.get(target.name), NotStarted)}
+    for name, start in absent.items():
+        words = "is broken" if start.broken else "refused to start"
+        console.print(f"[bold]{escape(name)} {words}[/]: {escape(clean(start.message).strip())}")
+    console.print(f"Report: {folder / 'report.html'}", markup=False)
+    if (named and absent) or not any(isinstance(start, Started) for start in starts.values()):
+        return COULD_NOT_RUN
+    if any(start.broken for start in absent.values()):
+        return UNEXPECTED
+    if save_baseline is not None:
+        return baselines.save(console, save_baseline, stored)
+    if baseline is not None:
+        return baselines.against(console, baseline, stored, frozenset(case.id for case in cases), folder)
+    return UNEXPECTED if stored.unexpected else AS_EXPECTED
+
+
+#: Writes more into a run's folder before that is published.
+Reports = Callable[[Run, Path], None]
+
+
+def execute(
+    console: Console,
+    targets: Sequence[Target],
+    cases: Sequence[Case],
+    out: Path | None,
+    limits: Limits,
+    jobs: int = 1,
+    reports: Reports = write_reports,
+) -> tuple[Path, dict[str, Start]]:
+    """Run the cases on the targets and store the run; return where it stands and what became of each start.
+
+    Raises:
+        SystemExit: a signal ended the run; what was judged is kept beside its place.
+        UsageError: the run cannot be written.
+
+    """
     command = ["conformance", *sys.argv[1:]]
     with RunWriter(out or default_folder(), command, replace=out is not None) as writer:
-        pool = Pool(targets, Limits(case_seconds=timeout), jobs)
+        pool = Pool(targets, limits, jobs)
         with Interruption(pool) as interruption:
             try:
                 _judge_all(writer, pool, cases, console)
                 finished = writer.finish(targets, pool.starts)
-                stored = read(finished)
-                write_reports(stored, finished)
-                folder = writer.publish()
+                reports(read(finished), finished)
+                return writer.publish(), dict(pool.starts)
             except BaseException as error:
                 interruption.shield()
                 kept = writer.keep(targets, pool.starts)
@@ -93,15 +150,6 @@ def run(
                     _summarise(console, read(kept, partial=True))
                 _explain(error, interruption, _left(kept, whole=writer.finished))
                 raise
-    _summarise(console, stored)
-    absent = {t.name: start for t in targets if isinstance(start := pool.starts.get(t.name), NotStarted)}
-    for name, start in absent.items():
-        words = "is broken" if start.broken else "refused to start"
-        console.print(f"[bold]{escape(name)} {words}[/]: {escape(clean(start.message).strip())}")
-    console.print(f"Report: {folder / 'report.html'}", markup=False)
-    if (named and absent) or not any(isinstance(start, Started) for start in pool.starts.values()):
-        return COULD_NOT_RUN
-    return UNEXPECTED if stored.unexpected or any(start.broken for start in absent.values()) else AS_EXPECTED
 
 
 def _judge_all(writer: RunWriter, pool: Pool, cases: Sequence[Case], console: Console) -> None:

@@ -1,0 +1,84 @@
+"""The command upgrade: two versions of one framework side by side, and what changed between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from conformance.commands.compare import show
+from conformance.commands.console import console as make_console
+from conformance.commands.corpus import read_cases
+from conformance.commands.run import COULD_NOT_RUN, UNEXPECTED, execute, provided
+from conformance.difference import page
+from conformance.difference.changes import Half
+from conformance.difference.changes import compare as compare_halves
+from conformance.errors import UsageError
+from conformance.pool import Limits, NotStarted
+from conformance.report import write_reports
+from conformance.run_folder import Run, read
+from conformance.safe_text import clean
+from conformance.session import targets_of
+from conformance.target import Target, configured, parse
+
+
+def upgrade(
+    old: str,
+    new: str,
+    paths: Sequence[Path],
+    select: str,
+    out: Path | None,
+    jobs: int,
+    device: str,
+    timeout: float,
+    strict: bool,
+) -> int:
+    """Build, run and compare; return the exit code.
+
+    Raises:
+        UsageError: the two are not versions of one framework, or not told apart.
+
+    """
+    console = make_console()
+    aliases = configured(Path.cwd())
+    targets = [parse(text, device=device, named=aliases) for text in (old, new)]
+    if targets[0].name == targets[1].name:
+        raise UsageError(f"{old} and {new} are the same")
+    if targets[0].framework != targets[1].framework:
+        raise UsageError(
+            f"{old} is {targets[0].profile.name} and {new} is {targets[1].profile.name}",
+            hint="an upgrade is between versions of one framework; to compare two: conformance run",
+        )
+    cases = [case for case in read_cases(paths, select, frozenset({targets[0].framework})) if targets_of(case, targets)]
+    if not cases:
+        raise UsageError("no case was selected")
+    targets = provided(targets, console)
+    missing = [target for target in targets if target.missing]
+    for target in missing:
+        say_missing(console, target)
+    if missing:
+        return COULD_NOT_RUN
+
+    def reports(run: Run, folder: Path) -> None:
+        write_reports(run, folder)
+        if len(run.targets) == len(targets):
+            page.write(compare_halves(Half(run, old), Half(run, new)), folder, strict)
+
+    folder, starts = execute(console, targets, cases, out, Limits(case_seconds=timeout), jobs, reports)
+    absent = {name: start for name, start in starts.items() if isinstance(start, NotStarted)}
+    for name, start in absent.items():
+        console.print(f"[bold]{escape(name)} did not start[/]: {escape(clean(start.message).strip())}")
+    if absent:
+        return COULD_NOT_RUN
+    run = read(folder)
+    comparison = compare_halves(Half(run, old), Half(run, new))
+    show(console, comparison, strict)
+    console.print(f"Report: {folder / 'changes.html'}", markup=False)
+    return UNEXPECTED if comparison.harmful(strict) else 0
+
+
+def say_missing(console: Console, target: Target) -> None:
+    """Say why an environment is not there."""
+    console.print(f"[bold]{escape(target.name)}[/]: {escape(target.missing)}")

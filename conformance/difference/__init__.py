@@ -1,0 +1,1 @@
+"""What set two runs, or two versions in one run, apart."""
