@@ -3,6 +3,7 @@
 Eager, through torch.compile or TorchScript, or inside an autocast region.
 """
 
+import inspect
 import io
 import warnings
 from typing import Any, Callable, Dict, Tuple
@@ -40,8 +41,11 @@ class Torch(Adapter):
         return facts
 
     def build(self, layer: Layer) -> torch.nn.Module:
-        if layer.scale != layer.center:
-            raise NotExpressible("torch has one argument, affine, for gamma and beta together")
+        biased = "bias" in inspect.signature(CLASSES[layer.rank]).parameters  # since torch 2.13
+        if layer.center and not layer.scale:
+            raise NotExpressible("torch has no beta without gamma")
+        if layer.scale and not layer.center and not biased:
+            raise NotExpressible(f"torch {torch.__version__} has one argument, affine, for gamma and beta together")
         arguments = {
             "num_features": layer.features,
             "eps": layer.eps,
@@ -49,6 +53,8 @@ class Torch(Adapter):
             "affine": layer.scale,
             "track_running_stats": layer.track_running_stats,
         }
+        if layer.scale and not layer.center:
+            arguments["bias"] = False
         if layer.dtype != "float32":
             arguments["dtype"] = getattr(torch, layer.dtype)
         return self.make(layer.rank, arguments, layer, layer.layout)
