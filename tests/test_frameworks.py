@@ -286,7 +286,7 @@ DOUBLE = {"shape": list(SHAPE), "normal": {}, "dtype": "float64"}
 @pytest.mark.parametrize(
     ("target", "fields", "error"),
     [
-        ("torch", {"layer": {"center": False}}, "NotExpressible"),
+        ("torch", {"layer": {"scale": False}}, "NotExpressible"),
         ("torch", {"layer": {"features": 5}}, "RuntimeError"),
         ("torch", {"layer": {"rank": 3}}, "ValueError"),
         ("mindspore", {"layer": {"momentum": None}}, "TypeError"),

@@ -41,8 +41,11 @@ class Torch(Adapter):
         return facts
 
     def build(self, layer: Layer) -> torch.nn.Module:
-        if layer.scale != layer.center:
-            raise NotExpressible("torch has one argument, affine, for gamma and beta together")
+        biased = "bias" in inspect.signature(CLASSES[layer.rank]).parameters  # since torch 2.12
+        if layer.center and not layer.scale:
+            raise NotExpressible("torch has no beta without gamma")
+        if layer.scale and not layer.center and not biased:
+            raise NotExpressible(f"torch {torch.__version__} has one argument, affine, for gamma and beta together")
         arguments = {
             "num_features": layer.features,
             "eps": layer.eps,
@@ -50,6 +53,8 @@ class Torch(Adapter):
             "affine": layer.scale,
             "track_running_stats": layer.track_running_stats,
         }
+        if layer.scale and not layer.center:
+            arguments["bias"] = False
         dtype = None if layer.dtype == "float32" else getattr(torch, layer.dtype)
         if dtype is not None and "dtype" in inspect.signature(CLASSES[layer.rank]).parameters:
             arguments["dtype"], dtype = dtype, None  # before 1.9 there is .to() alone
