@@ -288,19 +288,29 @@ def _needed(declared: dict[str, Any], check: Check) -> dict[str, Any]:
 def _plain(results: Mapping[str, TensorResult]) -> tuple[str, str] | None:
     """What no reading of the formulas explains and needs no search: a name for it, and a sentence.
 
-    A difference in shape, dtype, device or presence; x written to; parameters that moved; runs that differ.
+    A difference in shape, dtype, device or presence; a document alone in what it says; x written to; parameters that
+    moved; runs that differ.
     """
     for name, result in results.items():
         for begins, kind in _STRUCTURAL.items():
             if result.problem is not None and result.problem.startswith(begins):
                 return kind, f"{name} {result.problem}"
-    failing = {name.partition("[")[0] for name, result in results.items() if not result.ok}
+    wrong = {name: result for name, result in results.items() if not result.ok}
+    if wrong and all(name.endswith(AS_DOCUMENTED) for name in wrong):
+        return (
+            "document-contradicted",
+            f"what was computed is right, and the document prints other numbers: {words(wrong)}",
+        )
+    failing = {name.partition("[")[0] for name in wrong}
     for tensors, kind, sentence in _TOUCHED:
         if failing & tensors:
             touched = {name: result for name, result in results.items() if name.partition("[")[0] in tensors}
             return kind, f"{sentence}: {words(touched)}"
     return None
 
+
+#: What the name of a tensor ends with that is held against the numbers of a document.
+AS_DOCUMENTED = " as documented"
 
 #: How a problem that is none of numbers begins → its name.
 _STRUCTURAL = {
@@ -345,9 +355,9 @@ def _compare_all(
     document = oracle.problem.case.spec.documented.get(under.profile.framework)
     for name, text in (document.tensors if document else {}).items():
         if name in observation.tensors and name in expected:
-            results[f"{name} as documented"] = against_document(observed[name], expected[name], text)
+            results[f"{name}{AS_DOCUMENTED}"] = against_document(observed[name], expected[name], text)
         else:
-            results[f"{name} as documented"] = TensorResult(None, problem="is missing")
+            results[f"{name}{AS_DOCUMENTED}"] = TensorResult(None, problem="is missing")
     return results
 
 

@@ -64,6 +64,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"momentum_weighs": "old"}, f"{STATE} {IN_EVAL}"),
     ({"default_eps": 1e-3}, ""),  # what a profile reads a native constructor by
     ({"default_momentum": 0.01}, ""),
+    ({"least_eps": 1e-6}, ""),  # the ε here is above it
     ({"frozen": "eval"}, "y:4 dx:4 running_mean:4 running_var:4 count:4"),
     ({"unlearned": "applied"}, ""),  # γ and β are learned here
     ({"mask_count": "padded"}, ""),  # there is no mask here

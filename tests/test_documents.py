@@ -111,7 +111,7 @@ def test_a_verdict_holds_the_digits_as_tensors_of_their_own() -> None:
     assert verdict(right, answer(right)).verdict == "conforms"
     wrong = oracle(documented=documented("running_mean[0]", printed(np.add(exact, [0, 1e-4, 0]), 6)))
     found = verdict(wrong, answer(wrong))
-    assert (found.verdict, found.diagnosis) == ("divergent", "unexplained")
+    assert (found.verdict, found.diagnosis) == ("divergent", "document-contradicted")
     assert {name for name, result in found.tensors.items() if not result.ok} == {"running_mean[0] as documented"}
 
 
