@@ -27,8 +27,13 @@ CPU_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
 
 def learned(layer: Any) -> Dict[str, Any]:
     """The variables that training moves, in Keras's order, by the name of their gradient."""
-    held = {"dgamma": layer.gamma, "dbeta": layer.beta}
-    return {name: variable for name, variable in held.items() if variable is not None and layer.trainable}
+    held = {"dgamma": variable(layer, "gamma"), "dbeta": variable(layer, "beta")}
+    return {name: value for name, value in held.items() if value is not None and layer.trainable}
+
+
+def variable(layer: Any, name: str) -> Any:
+    """One of the layer's variables by its canonical name, or None; Keras 3.4 has no attribute for one it lacks."""
+    return getattr(layer, STATE[name], None)
 
 
 def moved(values: np.ndarray, source: int, target: int) -> np.ndarray:
@@ -332,11 +337,11 @@ class Keras(Adapter):
         with framework():
             held.layer.build(shape)
         for name, value in held.initial.items():
-            variable = getattr(held.layer, STATE[name])
-            if variable is None:
+            place = variable(held.layer, name)
+            if place is None:
                 raise NotExpressible(f"this layer holds no {STATE[name]} to set")
             with framework():
-                self.backend.assign(variable, self.backend.tensor(value.numpy(), value.dtype))
+                self.backend.assign(place, self.backend.tensor(value.numpy(), value.dtype))
         return held
 
     def reloaded(self, held: Held, shape: Tuple[int, ...]) -> Held:
@@ -364,12 +369,8 @@ class Keras(Adapter):
             self.facts.append(fact)
 
     def state(self, held: Held) -> Dict[str, Array]:
-        variables = {name: getattr(held.layer, attribute) for name, attribute in STATE.items()}
-        return {
-            name: self.array(self.backend.value(variable))
-            for name, variable in variables.items()
-            if variable is not None
-        }
+        variables = {name: variable(held.layer, name) for name in STATE}
+        return {name: self.array(self.backend.value(v)) for name, v in variables.items() if v is not None}
 
     def constructor(self, rank: int) -> Any:
         return self.keras.layers.BatchNormalization
