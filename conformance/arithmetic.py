@@ -74,11 +74,11 @@ class Double:
 
 
 class Multiprecision:
-    """Object arrays of mpmath's mpf with `DIGITS` digits; slow, so for float64 inputs alone."""
+    """Object arrays of mpmath's mpf with so many digits; slow, so for float64 inputs alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, digits: int = DIGITS) -> None:
         self.context = mpmath.MPContext()
-        self.context.dps = DIGITS
+        self.context.dps = digits
 
     def _each(self, function: Any, a: Array) -> Array:
         out = np.empty(np.shape(a), object)

@@ -16,7 +16,7 @@ from conformance.conventions import Conventions
 PAIR_ELEMENTS = 100_000
 
 #: So many pairs are tried.
-PAIRS = 60
+PAIRS = 100
 
 #: So many of the closest hypotheses are told of.
 TOLD = 5

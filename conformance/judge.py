@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -177,9 +177,15 @@ def _find_reading(oracle: Oracle, under: Under, observation: Observation, seek_c
     def check(
         conventions: Conventions, first: Collection[str] = (), grade: Grade = "strict"
     ) -> Mapping[str, TensorResult]:
-        expected = oracle.expected(under.profile, conventions, grade)
-        return _compare_all(oracle, under, observation, observed, expected, first)
+        if (conventions, grade) not in compared:
+            expected = oracle.expected(under.profile, conventions, grade)
+            found = _compare_all(oracle, under, observation, observed, expected, first)
+            if len(found) <= len(first):
+                return found
+            compared[conventions, grade] = found
+        return compared[conventions, grade]
 
+    compared: dict[tuple[Conventions, Grade], Mapping[str, TensorResult]] = {}
     declared = under.profile.declared(case, dict(under.facts))
     meant = {field: value for field, value in declared.items() if field not in _OF_PRECISION}
     profiled = CANONICAL.but(**declared)
@@ -219,7 +225,7 @@ def _find_reading(oracle: Oracle, under: Under, observation: Observation, seek_c
         return divergent(found)
     less_precise = search.one(PRECISION) if seek_cause else None
     for conventions in sorted({CANONICAL, CANONICAL.but(**meant), profiled}, key=lambda held: worst(check(held))):
-        weak = check(conventions, grade="weak")
+        weak = check(conventions, search.failing, "weak")
         if _ok(weak):
             strict = check(conventions)
             because = f"right, but {worst(strict):.2g} times the strict bound off, {worst(weak):.2g} of the weak one"
@@ -339,19 +345,24 @@ def _compare_all(
 ) -> dict[str, TensorResult]:
     """Every tensor that is expected or was returned, and every one that a document prints for this framework.
 
-    If one of those that come `first` is wrong, there is no more.
+    Where one of those that come `first` is wrong, there are no others.
     """
     device = str(under.facts.get("device", "cpu"))
     results: dict[str, TensorResult] = {}
-    for name in dict.fromkeys((*first, *expected, *observation.tensors)):
-        if any(not result.ok for result in list(results.values())[: len(first)]):
-            return results
-        wire, wanted = observation.tensors.get(name), expected.get(name)
-        if wire is None:
-            if wanted is not None and not wanted.optional:
+
+    def add(names: Iterable[str]) -> None:
+        for name in names:
+            wire, wanted = observation.tensors.get(name), expected.get(name)
+            if wire is not None:
+                results[name] = compare(observed[name], wire.device, wanted, device, oracle.arithmetic)
+            elif wanted is not None and not wanted.optional:
                 results[name] = compare(None, device, wanted, device, oracle.arithmetic)
-        else:
-            results[name] = compare(observed[name], wire.device, wanted, device, oracle.arithmetic)
+
+    for name in first:
+        add([name])
+        if name in results and not results[name].ok:
+            return results
+    add(name for name in dict.fromkeys((*expected, *observation.tensors)) if name not in results)
     document = oracle.problem.case.spec.documented.get(under.profile.framework)
     for name, text in (document.tensors if document else {}).items():
         if name in observation.tensors and name in expected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -73,16 +74,22 @@ def broken(message: str, kind: str = "BadReply") -> Observation:
 
 
 def _checked(array: Array) -> Array:
-    """An array whose bytes fill its shape.
+    """An array that is what it says: bytes that fill a shape of whole sizes, of a dtype that holds numbers.
 
     Raises:
-        ValueError: they do not, or the dtype is unknown.
+        ValueError: it is not.
     """
     from conformance.problem import dtype_of
 
-    wanted = dtype_of(array.dtype).itemsize
-    for n in array.shape:
-        wanted *= n
-    if len(array.data) != wanted:
-        raise ValueError(f"{len(array.data)} bytes for {array.dtype}{list(array.shape)}, which takes {wanted}")
+    if not isinstance(array.dtype, str) or not isinstance(array.device, str):
+        raise ValueError(f"dtype {array.dtype!r} on {array.device!r}: both are to be names")
+    dtype = dtype_of(array.dtype)
+    if array.dtype != "bfloat16" and (dtype.kind not in "fiubc" or dtype.name != array.dtype):
+        raise ValueError(f"{array.dtype} is no dtype of tensors")
+    if any(type(n) is not int or n < 0 for n in array.shape):
+        raise ValueError(f"shape {array.shape!r} is to be of whole numbers")
+    wanted = dtype.itemsize * math.prod(array.shape)
+    if not isinstance(array.data, bytes) or len(array.data) != wanted:
+        held = f"{len(array.data)} bytes" if isinstance(array.data, bytes) else type(array.data).__name__
+        raise ValueError(f"{held} for {array.dtype}{list(array.shape)}, which takes {wanted} bytes")
     return array

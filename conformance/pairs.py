@@ -1,4 +1,4 @@
-"""Two targets against each other: do they agree, and what sets them apart."""
+"""Two targets against each other: do they agree, and what sets them apart; among several, who is the odd one out."""
 
 from __future__ import annotations
 
@@ -74,6 +74,31 @@ def judge_pair(oracle: Oracle, a: Side, b: Side) -> Agreement:
     if all(result.ok for result in results.values()):
         return Agreement("agree", results)
     return Agreement("differ", results, differences or "each is within its bound of the reference")
+
+
+@dataclass(frozen=True)
+class OddOneOut:
+    """The target that differs from all the others of a case, which agree among themselves.
+
+    Attributes:
+        because: the convention, fault or refusal that sets it apart; what sets the others apart where it conforms.
+    """
+
+    target: str
+    because: str
+
+
+def odd_one_out(sides: Mapping[str, Side], pairs: Mapping[tuple[str, str], Agreement]) -> OddOneOut | None:
+    """Which of three or more targets differs from the rest; None where they agree, or differ in more ways than one."""
+    differing = {pair for pair, agreement in pairs.items() if agreement.agreement == "differ"}
+    if len(sides) < 3:
+        return None
+    for name, side in sides.items():
+        if differing and differing == {pair for pair in pairs if name in pair}:
+            others = dict.fromkeys(other.difference for other in sides.values() if other is not side)
+            because = side.difference.partition(": ")[2] or "; ".join(filter(None, others))
+            return OddOneOut(name, because or "each is within its bound of the reference")
+    return None
 
 
 def _compare(name: str, a: Side, b: Side, left: Expected | None, right: Expected | None) -> TensorResult:

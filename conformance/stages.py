@@ -101,12 +101,13 @@ def stored(var: Array, eps: float, c: Updating, arithmetic: Arithmetic) -> Array
 def updated(
     state: State, mean: Array, var: Array, p: Parameters, c: Conventions, arithmetic: Arithmetic
 ) -> tuple[State, float]:
-    """r ← (1−m)·r + m·s, `c.updates` times; also the last m."""
+    """r ← (1−m)·r + m·s, `c.updates` times; also what s weighs in all."""
     given = p.momentum if c.momentum is None else c.momentum
     cumulative = c.averaging == "cumulative" or (given is None and c.averaging == "as given")
     given = c.default_momentum if given is None else given
     given = min(max(given, 0.0), 1.0) if c.momentum_range == "clipped" else given
     m = arithmetic.lift(np.asarray(given))
+    weight: Any = 0.0
     for _ in range(c.updates):
         count = 1 if c.counting == "to one" else state.count + 1
         if cumulative:
@@ -119,7 +120,8 @@ def updated(
             kept * state.running_var + new * var if c.variance_updated else state.running_var,
             count,
         )
-    return state, float(1 - m if c.momentum_weighs == "old" else m)
+        weight = kept * weight + new
+    return state, float(weight)
 
 
 # The inverse deviation

@@ -54,8 +54,10 @@ def test_an_exact_value_needs_no_bound() -> None:
     assert against([1.0, 2.0], [1.0, 2.5], 0.0).ratio == math.inf
 
 
-def test_minus_zero_is_zero() -> None:
-    assert against([-0.0, 0.0], [0.0, -0.0], 0.0).ratio == 0.0
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_minus_zero_is_zero(dtype: str) -> None:
+    for bound in (0.0, 1e-3):
+        assert against([-0.0, 0.0], [0.0, -0.0], bound, dtype).ratio == 0.0
 
 
 def test_an_error_finer_than_float64_is_seen_in_multiprecision() -> None:
@@ -126,6 +128,28 @@ def test_a_bound_that_is_none_admits_nothing(bound: float) -> None:
         assert not found.ok
 
 
+@pytest.mark.parametrize("bound", [math.nan, math.inf, -math.inf, -1.0])
+@pytest.mark.parametrize("seen", [math.nan, math.inf, -math.inf, 0.0, 1.0])
+@given(exact=st.floats(allow_nan=False, allow_infinity=False, width=32))
+@settings(deadline=None, max_examples=20)
+def test_a_bound_that_is_none_passes_nothing_where_a_number_is_due(seen: float, bound: float, exact: float) -> None:
+    assert not against([seen], [exact], bound).ok
+
+
+@pytest.mark.parametrize(("seen", "exact"), [(math.nan, 1.0), (1.0, math.nan), (math.inf, -math.inf), (math.inf, 1.0)])
+def test_a_special_value_beyond_the_first_element_is_seen(seen: float, exact: float) -> None:
+    right, wrong = np.zeros((3, 4)), np.zeros((3, 4))
+    wrong[2, 3], right[2, 3] = seen, exact
+    assert against(wrong, right, 1e30).worst_index == (2, 3)
+
+
+def test_numbers_off_the_grid_are_none_of_it() -> None:
+    expected = Expected(np.array([1.0, 2.0]), np.full(2, 0.5), "float32", grid="float16")
+    on, off = np.array([1.0, 2.001953125], np.float32), np.array([1.0, 2.0001], np.float32)
+    assert compare(on, "cpu", expected, "cpu", Double()).ok
+    assert compare(off, "cpu", expected, "cpu", Double()).problem == "holds numbers that are no float16"
+
+
 def test_a_ratio_that_is_no_number_is_not_ok() -> None:
     assert not TensorResult(math.nan).ok
     assert not TensorResult(None).ok
@@ -153,6 +177,8 @@ def test_a_tensor_too_few_and_one_too_many() -> None:
 
 def test_no_elements_are_all_within_bound() -> None:
     assert against(np.zeros((2, 0)), np.zeros((2, 0))) == TensorResult(0.0, 0.0, 0.0)
+    wrong = compare(np.zeros((2, 0)), "cpu", Expected(np.zeros((2, 0)), np.zeros((2, 0)), "float32"), "cpu", Double())
+    assert wrong.problem == "has dtype float64, not float32"
     assert against(np.zeros((2, 0)), np.zeros((0, 2))).problem == "has shape [2, 0], not [0, 2]"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from conformance.conventions import CANONICAL
 from conformance.judge import Under, judge
 from conformance.observation import Failure, Observation
 from conformance.oracle import Oracle
-from conformance.pairs import Agreement, Side, judge_pair
+from conformance.pairs import Agreement, OddOneOut, Side, judge_pair, odd_one_out
 
 STEPS = ["train", "train", "eval"]
 BIASED = CANONICAL.but(running_variance="biased")
@@ -160,3 +161,35 @@ def test_special_values_agree_with_themselves_alone() -> None:
 def test_every_dtype_is_compared(dtype: str) -> None:
     of = oracle(input={"shape": [4, 3, 2, 2], "normal": {}, "dtype": dtype}, steps=["train"])
     assert pair(of, answer(of), answer(of)).agreement == "agree"
+
+
+# Several targets
+
+
+def odd(of: Oracle, **answers: tuple[Observation, Under]) -> OddOneOut | None:
+    sides = {name: side(of, *given) for name, given in answers.items()}
+    pairs = {(a, b): judge_pair(of, sides[a], sides[b]) for a, b in itertools.combinations(sides, 2)}
+    return odd_one_out(sides, pairs)
+
+
+def test_the_one_that_differs_from_the_rest_is_the_odd_one_out() -> None:
+    of = oracle(steps=STEPS)
+    biased = answer(of, BIASED), DECLARES_BIASED
+    assert odd(of, a=(answer(of), A), b=biased, c=(answer(of), A)) == OddOneOut("b", "running-variance-biased")
+    assert odd(of, a=(refusal("TypeError"), A), b=(answer(of), B), c=(answer(of), A)) == OddOneOut(
+        "a", "refused (TypeError)"
+    )
+
+
+def test_one_that_conforms_is_odd_where_the_rest_do_not() -> None:
+    of = oracle(steps=STEPS)
+    found = odd(of, a=(answer(of, BIASED), DECLARES_BIASED), b=(answer(of), A), c=(answer(of, BIASED), DECLARES_BIASED))
+    assert found == OddOneOut("b", "b: running-variance-biased")  # what sets the others apart, as they say it
+
+
+def test_no_one_is_odd_where_all_agree_or_all_differ_or_there_are_two() -> None:
+    of = oracle(steps=STEPS)
+    biased, ignored = answer(of, BIASED), answer(of, CANONICAL.but(gamma="ignored"))
+    assert odd(of, a=(answer(of), A), b=(answer(of), B), c=(answer(of), A)) is None
+    assert odd(of, a=(answer(of), A), b=(biased, DECLARES_BIASED), c=(ignored, A)) is None
+    assert odd(of, a=(answer(of), A), b=(biased, DECLARES_BIASED)) is None

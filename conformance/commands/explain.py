@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from conformance.commands.corpus import read_cases
 from conformance.commands.run import COULD_NOT_RUN, choose_targets
 from conformance.compare import TensorResult
 from conformance.conventions import CANONICAL
+from conformance.diagnose import Tried
 from conformance.errors import UsageError
 from conformance.oracle import Oracle
-from conformance.pairs import Side
+from conformance.pairs import Side, odd_one_out
 from conformance.pool import NotStarted, Pool
 from conformance.problem import from_wire
 from conformance.session import Settled, judged, targets_of
@@ -71,6 +73,9 @@ def _show(console: Console, settled: Settled) -> None:
     for (a, b), agreement in settled.pairs.items():
         because = f": {agreement.because}" if agreement.because else ""
         console.print(f"[bold]{escape(a)} ~ {escape(b)}[/] {agreement.agreement}{escape(because)}")
+    odd = odd_one_out(settled.sides, settled.pairs)
+    if odd is not None:
+        console.print(f"[bold]{escape(odd.target)}[/] is the odd one out: {escape(odd.because)}")
 
 
 def _show_side(console: Console, oracle: Oracle, side: Side) -> None:
@@ -97,6 +102,15 @@ def _show_side(console: Console, oracle: Oracle, side: Side) -> None:
     for name, result in verdict.tensors.items():
         table.add_row(*_row(name, result, oracle, side))
     console.print(table)
+    if verdict.tried:
+        console.print(f"  tried     {escape(', '.join(_tried(each) for each in verdict.tried))}")
+
+
+def _tried(tried: Tried) -> str:
+    """``eps-1e-3 (off by 12 bounds)``."""
+    if tried.off <= 1:
+        return f"{tried.name} (fits: within {tried.off:.2g} of the bound)"
+    return f"{tried.name} (off by {tried.off:.3g} bounds)" if math.isfinite(tried.off) else f"{tried.name} (no number)"
 
 
 def _row(name: str, result: TensorResult, oracle: Oracle, side: Side) -> list[str]:

@@ -1,0 +1,362 @@
+"""How much of their bounds legitimate BatchNorms use: at most all of it, and not next to none.
+
+    python tests/calibrate.py [algorithms] [layers] [reference] [--full] [-t TARGET]…
+
+algorithms  the NumPy implementations of `algorithms.py`, in every dtype, over a grid of n and μ/σ, in several steps
+layers      the real layers of torch, MindSpore and Keras, as far as they are installed, over the like
+reference   the reference itself against 50 digits, on the cases of the corpus: at most a hundredth of the bound
+
+Prints the largest error of each tensor as a fraction of its bound. Exit code 1: one is over 1, or an algorithm or layer
+comes to 0.02 nowhere, in no dtype, so that the bound sees nothing; or the reference uses more than a hundredth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+from algorithms import (
+    Algorithm,
+    blocked,
+    centred,
+    chan,
+    folded,
+    one_pass,
+    pairwise,
+    sequential,
+    shuffled,
+    two_pass,
+    welford,
+)
+from builders import STEP_TENSORS, case, parameters
+
+from conformance import data
+from conformance.arithmetic import Arithmetic, Array, Double, Multiprecision
+from conformance.bounds import Grade, StepBounds, accumulator, bounds
+from conformance.case import Case
+from conformance.conventions import CANONICAL
+from conformance.layer import Parameters, Trace, Values
+from conformance.load import load
+from conformance.oracle import Oracle
+from conformance.pool import NotStarted, Pool
+from conformance.problem import dtype_of, materialise
+from conformance.profile import Profile
+from conformance.reference import evaluate
+from conformance.session import judged
+from conformance.target import parse
+
+#: A bound that no legitimate implementation comes within a fiftieth of is too wide to see anything.
+LEAST = 0.02
+
+Ratios = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The largest error of each tensor as a fraction of its bound."""
+
+    name: str
+    dtype: str
+    worst: Ratios
+
+    def __str__(self) -> str:
+        cells = (f"{self.worst[name]:.2f}" if name in self.worst else "" for name in STEP_TENSORS)
+        return f"| {self.name} | {self.dtype} | " + " | ".join(cells) + " |"
+
+
+HEADER = f"| | dtype | {' | '.join(STEP_TENSORS)} |\n|---|---|" + "---|" * len(STEP_TENSORS)
+
+
+def widest(rows: Iterable[Ratios]) -> Ratios:
+    """The largest of each."""
+    worst: Ratios = {}
+    for row in rows:
+        for name, ratio in row.items():
+            worst[name] = max(worst.get(name, 0.0), ratio)
+    return worst
+
+
+def complaints(rows: Sequence[Row]) -> Iterator[str]:
+    """What is beyond a bound anywhere, and what is near one nowhere."""
+    for row in rows:
+        for name, ratio in row.worst.items():
+            if not ratio <= 1:
+                yield f"{row.name}, {row.dtype}: {name} is {ratio:.2f} of its bound"
+    for algorithm in dict.fromkeys(row.name for row in rows):
+        for name, ratio in widest(row.worst for row in rows if row.name == algorithm).items():
+            if not ratio >= LEAST:
+                yield f"{algorithm}: {name} is nowhere more than {ratio:.3f} of its bound, which is too wide"
+
+
+# Algorithms
+
+CHANNELS = 8
+MODES = ("train", "train", "eval")
+#: Values per channel: fewest, odd, one block, several with a remainder, many.
+SIZES, MORE = (2, 3, 17, 64, 1000, 4096, 65536), (262144, 10**6)
+#: Mean over deviation.
+MEANS, MORE_MEANS = (0.0, 1.0, 100.0, 1e4, 1e6), (10.0, 1e3, 1e5)
+
+SUMS = (pairwise, blocked, shuffled)
+TWO_PASS = tuple(Algorithm(total, two_pass, apply) for total in SUMS for apply in (centred, folded))
+UPDATING = tuple(Algorithm(statistics=s, apply=apply) for s in (welford, chan) for apply in (centred, folded))
+SEQUENTIAL = (Algorithm(sequential), Algorithm(sequential, apply=folded))
+ONE_PASS = tuple(Algorithm(total, one_pass) for total in (pairwise, sequential))
+#: Grade → the algorithms that it admits.
+ADMITTED: Mapping[Grade, Sequence[Algorithm]] = {
+    "strict": TWO_PASS + UPDATING,
+    "weak": SEQUENTIAL + UPDATING[:1] + ONE_PASS,
+}
+
+#: Welford's one chain is as deep as n, which the strict grade admits up to here; and it runs in Python.
+CHAIN: Mapping[Grade, int] = {"strict": 1000, "weak": 4096}
+#: 50 digits are slow.
+FLOAT64_SIZE = 300
+#: float16 ends at 65504, and its spacing there is 32.
+HALF_MEAN = 100.0
+
+
+@cache
+def problem(n: int, mean: float, dtype: str, held: str) -> tuple[Parameters, list[Values]]:
+    """Deviation 2; γ, β and the running statistics are nobody's defaults. x and g in `dtype`, the layer in `held`."""
+    random = np.random.RandomState([n, int(mean)])
+
+    def rounded(exact: Array, to: str) -> Array:
+        return exact.astype(dtype_of(to)).astype(float)
+
+    p = parameters(
+        eps=1e-5,
+        momentum=0.1,
+        gamma=rounded(random.standard_normal(CHANNELS), held),
+        beta=rounded(random.standard_normal(CHANNELS), held),
+        running_mean=rounded(random.standard_normal(CHANNELS), held),
+        running_var=rounded(random.random_sample(CHANNELS) + 0.5, held),
+    )
+    steps = []
+    for mode in MODES:
+        x = rounded(2 * mean + 2 * random.standard_normal((CHANNELS, n)), dtype)
+        steps.append(Values(mode, x, rounded(random.standard_normal((CHANNELS, n)), dtype), False))
+    return p, steps
+
+
+@cache
+def exact(n: int, mean: float, dtype: str, held: str) -> tuple[Arithmetic, list[Trace], dict[Grade, list[StepBounds]]]:
+    """What the steps come to, and how far rounding may take them."""
+    p, steps = problem(n, mean, dtype, held)
+    arithmetic: Arithmetic = Multiprecision() if dtype == "float64" else Double()
+    traces = evaluate(p, steps, CANONICAL, arithmetic)
+    grades: tuple[Grade, ...] = ("strict", "weak")
+    return arithmetic, traces, {grade: bounds(traces, arithmetic, grade, dtype, held) for grade in grades}
+
+
+def used(algorithm: Algorithm, grade: Grade, n: int, mean: float, dtype: str) -> Ratios:
+    """The largest error of each tensor over the steps, as a fraction of its bound."""
+    held = "float64" if dtype == "float64" else "float32"
+    p, steps = problem(n, mean, dtype, held)
+    arithmetic, traces, limits = exact(n, mean, dtype, held)
+    worst: Ratios = {}
+    for step, trace, limit in zip(steps, traces, limits[grade], strict=True):
+        x, g = (np.asarray(tensor).astype(held) for tensor in (step.x, step.g))
+        found = algorithm.run(p, x, g, train=step.mode == "train", io_dtype=dtype_of(dtype))
+        for name, value in found.items():
+            off = np.abs(arithmetic.lower(arithmetic.lift(value.astype(float)) - getattr(trace, name)))
+            worst[name] = max(worst.get(name, 0.0), float((off / getattr(limit, name)).max()))
+        state = {name: found[name].astype(float) for name in ("running_mean", "running_var") if name in found}
+        p = replace(p, **state)  # type: ignore[arg-type]
+    return worst
+
+
+def has_digits(n: int, mean: float, dtype: str) -> bool:
+    """Whether equation (4) of docs/bounds.md holds: E[x²] − μ² keeps d below ¼ in every channel of every step."""
+    held = "float64" if dtype == "float64" else "float32"
+    arithmetic, traces, _ = exact(n, mean, dtype, held)
+    batches = [trace for trace in traces if trace.batch]
+    var, mu = (np.array([arithmetic.lower(getattr(trace, name)) for trace in batches]) for name in ("var", "mu"))
+    return bool(((n + 4) * accumulator(held) * (var + mu * mu) <= (var + traces[0].eps) / 4).all())
+
+
+def algorithm_rows(full: bool) -> Iterator[tuple[Grade, Row]]:
+    """A row per algorithm and dtype."""
+    sizes, means = (SIZES + MORE, MEANS + MORE_MEANS) if full else (SIZES, MEANS)
+    for dtype, (grade, admitted) in itertools.product(("float32", "float16", "bfloat16", "float64"), ADMITTED.items()):
+        for algorithm in admitted:
+            longest = CHAIN[grade] if algorithm.statistics is welford else max(sizes)
+            longest = min(longest, FLOAT64_SIZE) if dtype == "float64" else longest
+            grid = [
+                (n, mean)
+                for n, mean in itertools.product(sizes, means)
+                if n <= longest and not ("16" in dtype and mean > HALF_MEAN)
+                if algorithm.statistics is not one_pass or has_digits(n, mean, dtype)
+            ]
+            yield grade, Row(str(algorithm), dtype, widest(used(algorithm, grade, n, m, dtype) for n, m in grid))
+
+
+# Layers
+
+SHAPES = ((2, 8, 1, 1), (3, 8, 1, 1), (4, 8, 5, 5), (16, 8, 16, 16), (16, 8, 64, 64))
+MORE_SHAPES: tuple[tuple[int, ...], ...] = ((1, 8, 1, 1000), (1000, 8, 1, 1), (16, 8, 128, 128), (16, 4, 250, 250))
+
+
+def layer_cases(full: bool) -> list[Case]:
+    """Cases in the manner of the corpus, and of no file."""
+    vectors = {
+        "gamma": {"normal": {"seed": 1}},
+        "beta": {"normal": {"seed": 2}},
+        "running_mean": {"normal": {"seed": 3}},
+        "running_var": {"uniform": {"low": 0.5, "high": 1.5, "seed": 4}},
+    }
+    found = []
+    means = MEANS + MORE_MEANS if full else MEANS
+    for dtype, shape, mean in itertools.product(
+        ("float32", "float16", "bfloat16", "float64"), SHAPES + MORE_SHAPES if full else SHAPES, means
+    ):
+        n = shape[0] * shape[2] * shape[3]
+        if (dtype == "float64" and n > FLOAT64_SIZE) or ("16" in dtype and mean > HALF_MEAN):
+            continue
+        drawn = {"shape": list(shape), "normal": {"mean": 2 * mean, "std": 2, "seed": n}, "dtype": dtype}
+        layer = {"initial": vectors, "dtype": "float64" if dtype == "float64" else "float32"}
+        name = f"calibrate/{dtype}[n={n},mean={mean:g}]"
+        found.append(case(name, layer=layer, input=drawn, steps=["train", "train", "eval"]))
+    return found
+
+
+def layer_rows(names: Sequence[str], full: bool, say: Callable[[str], None]) -> Iterator[Row]:
+    """A row per target and dtype, under the conventions that its profile declares."""
+    worst: dict[tuple[str, str], list[Ratios]] = {}
+    with Pool([parse(name) for name in names]) as pool:
+        for settled in judged(layer_cases(full), pool):
+            dtype = str(settled.problem.case.input_of(0).dtype)
+            for name, side in settled.sides.items():
+                verdict = side.verdict
+                if verdict.verdict == "refused":
+                    continue
+                if verdict.diagnosis and verdict.diagnosis.startswith("variance-cancelled"):
+                    say(f"{settled.problem.case.id} on {name}: no digit of the variance is left")
+                    continue
+                if verdict.verdict not in ("conforms", "conventional"):
+                    say(f"{settled.problem.case.id} on {name}: {verdict.verdict}, {verdict.because}")
+                ratios = {tensor: result.off for tensor, result in verdict.tensors.items()}
+                plain: Ratios = {}
+                for tensor, ratio in ratios.items():
+                    base = tensor.partition("[")[0]
+                    if base in STEP_TENSORS:
+                        plain[base] = max(plain.get(base, 0.0), ratio)
+                worst.setdefault((name, dtype), []).append(plain)
+        for name, start in pool.starts.items():
+            if isinstance(start, NotStarted):
+                say(f"{name} cannot run: {start.message}")
+    for (name, dtype), rows in sorted(worst.items()):
+        yield Row(name, dtype, widest(rows))
+
+
+# The reference
+
+#: Cases of more elements are left to --full.
+REFERENCE_ELEMENTS = 500
+#: What the reference may use of a bound.
+REFERENCE_SHARE = 0.01
+
+
+def of_reference(of: Case, digits: int = 50) -> float:
+    """The largest error of the reference in a case, as a fraction of the strict bound, against so many digits."""
+    problem = materialise(of)
+    oracle, fine = Oracle(problem), Oracle(problem)
+    fine.arithmetic = Multiprecision(digits)
+    profile = _profile_of(of)
+    worst = 0.0
+    for (name, coarse), right in zip(
+        oracle.expected(profile, CANONICAL).items(), fine.expected(profile, CANONICAL).values(), strict=True
+    ):
+        if coarse.dtype is None:
+            continue
+        with np.errstate(all="ignore"):
+            difference = np.abs(fine.arithmetic.lower(_lifted(fine, oracle, coarse.value) - right.value))
+            ratio = difference / coarse.bound
+        value = fine.arithmetic.lower(right.value)
+        special = ~np.isfinite(value)
+        same = np.array_equal(oracle.arithmetic.lower(coarse.value)[special], value[special], equal_nan=True)
+        if not same:
+            raise ValueError(f"{of.id}: {name} is special in one arithmetic and not in the other")
+        ratio = np.where(special | (difference == 0), 0, ratio)
+        worst = max(worst, float(ratio.max(initial=0)))
+    return worst
+
+
+def _lifted(fine: Oracle, oracle: Oracle, value: Array) -> Any:
+    return value if isinstance(oracle.arithmetic, Multiprecision) else fine.arithmetic.lift(value)
+
+
+@cache
+def _profiles() -> dict[str, Profile]:
+    from conformance.profile import open_adapter
+
+    folders = [path for path in data.folder("adapters").iterdir() if (path / "profile.yaml").is_file()]
+    return {profile.framework: profile for profile in (open_adapter(folder).profile for folder in folders)}
+
+
+def _profile_of(of: Case) -> Profile:
+    """The profile that reads a case's arguments: its first framework's."""
+    return _profiles()[min(of.frameworks or {"numpy"})]
+
+
+def comparable(of: Case) -> bool:
+    """Whether a case has values that a reference computes."""
+    if of.kind == "signature":
+        return False
+    problem = materialise(of)
+    return Oracle(problem).undefined is None and _profile_of(of).senseless(problem) is None
+
+
+def reference_rows(full: bool) -> Iterator[tuple[str, float]]:
+    """Each case and its share."""
+    for of in load([data.folder("cases")]):
+        if comparable(of):
+            size = sum(of.input_of(index).size for index in range(len(of.spec.steps)))
+            if full or size <= REFERENCE_ELEMENTS:
+                yield of.id, of_reference(of)
+
+
+def main() -> int:
+    """Measure, print, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ("algorithms", "layers", "reference")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="algorithms, layers, reference; all by default")
+    parser.add_argument("--full", action="store_true", help="the whole grid and the whole corpus; an hour")
+    parser.add_argument("-t", "--target", action="append", help="torch, mindspore and keras by default")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(parts):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}")
+    chosen = options.parts or parts
+    wrong: list[str] = []
+    if "algorithms" in chosen:
+        by_grade = list(algorithm_rows(options.full))
+        for grade in ADMITTED:
+            rows = [row for of_grade, row in by_grade if of_grade == grade]
+            print(f"\nThe {grade} bound, algorithms\n\n{HEADER}", *rows, sep="\n", flush=True)
+            wrong += complaints(rows)
+    if "layers" in chosen:
+        said: list[str] = []
+        rows = list(layer_rows(options.target or ["torch", "mindspore", "keras"], options.full, said.append))
+        print(f"\nThe strict bound, layers under their profiles\n\n{HEADER}", *rows, sep="\n")
+        print("", *said, sep="\n", flush=True)
+        wrong += complaints(rows)
+    over = []
+    if "reference" in chosen:
+        shares = dict(reference_rows(options.full))
+        worst = max(shares, key=shares.__getitem__)
+        print(
+            f"\nThe reference against 50 digits, {len(shares)} cases: at most {shares[worst]:.2g} of a bound, {worst}"
+        )
+        over = [f"{name}: {share:.2g}" for name, share in shares.items() if share > REFERENCE_SHARE]
+    print(*(f"over {REFERENCE_SHARE} of a bound: {line}" for line in over), *wrong, sep="\n")
+    return int(bool(wrong or over))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
