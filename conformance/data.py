@@ -17,3 +17,8 @@ def folder(name: str) -> Path:
         if candidate.is_dir():
             return candidate
     raise FileNotFoundError(f"this installation of batchnorm-conformance lacks its {name} folder; install it again")
+
+
+def adapters() -> dict[str, Path]:
+    """Name → folder of the adapters that come with the suite."""
+    return {path.name: path for path in sorted(folder("adapters").iterdir()) if (path / "adapter.py").is_file()}

@@ -58,7 +58,7 @@ class Target:
 
 def bundled() -> dict[str, Path]:
     """Name → folder of the adapters that come with the suite."""
-    return {path.name: path for path in sorted(data.folder("adapters").iterdir()) if (path / "adapter.py").is_file()}
+    return data.adapters()
 
 
 def parse(text: str, *, device: str = "cpu", threads: int = 1, named: Mapping[str, str] | None = None) -> Target:

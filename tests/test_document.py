@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -234,3 +235,47 @@ def test_any_bytes_are_a_document_or_faults_with_places(data: bytes) -> None:
 @given(st.text("ab01:-?*&!|>'\"[]{},#%@`\\\n\t <~.eéU\x85\u2028", max_size=60).map(_utf8))
 def test_any_punctuation_is_a_document_or_faults(data: bytes) -> None:
     assert all(found.message for found in faults_of(data))
+
+
+def shown(node: document.Node) -> Any:
+    """A tree with every place in it."""
+    value: Any = node.value
+    if isinstance(value, dict):
+        value = {key: (entry.key, shown(entry.node)) for key, entry in value.items()}
+    elif isinstance(value, tuple):
+        value = [shown(item) for item in value]
+    return node.mark, repr(value)
+
+
+def outcome(data: bytes) -> Any:
+    try:
+        return shown(parse(data))
+    except DocumentError as error:
+        return error.faults
+
+
+_PIECES = ["a: ", "b", "- ", "\n", "\n  ", "\n    ", "[", "]", "{", "}", ", ", "'", '"', "#", " #", "? ", ": ", "&x "]
+_PIECES += ["*x", "|", "|-\n", ">\n", "1e-5", "~", " ", "é", "!!int ", "%", "\t", "c:", "x y", "why: >-\n    text"]
+
+
+@pytest.mark.skipif(not document._LIBYAML, reason="ruamel.yaml.clib is not installed")
+@settings(max_examples=500, deadline=None, database=None)
+@given(st.lists(st.sampled_from(_PIECES), max_size=16).map("".join) | st.text("ab1:-?*&|>'\"[]{},#@ \n.~", max_size=30))
+def test_what_is_installed_changes_neither_a_document_nor_its_faults(text: str) -> None:
+    fast = outcome(text.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(document, "_LIBYAML", False)
+        assert outcome(text.encode()) == fast
+
+
+@pytest.mark.skipif(not document._LIBYAML, reason="ruamel.yaml.clib is not installed")
+def test_the_corpus_is_the_same_by_either_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [file.read_bytes() for file in sorted((ROOT / "cases").rglob("*.yaml"))]
+    fast = [outcome(data) for data in files]
+    monkeypatch.setattr(document, "_LIBYAML", False)
+    assert [outcome(data) for data in files] == fast
+
+
+def test_what_is_left_out_is_looked_for_where_it_is_missed() -> None:
+    root = parse(b"a:   # nothing\n\n\nb: [x, ]\nc:\n")
+    assert (root.entries["a"].mark, root.entries["c"].mark) == (Mark(1, 1), Mark(5, 1))

@@ -10,7 +10,6 @@ from conformance import data
 from conformance.case import Case
 from conformance.load import find, load, schema
 from conformance.selection import selector
-from conformance.target import bundled
 
 
 def read_cases(paths: Sequence[Path], select: str = "", frameworks: frozenset[str] = frozenset()) -> list[Case]:
@@ -21,7 +20,7 @@ def read_cases(paths: Sequence[Path], select: str = "", frameworks: frozenset[st
 
     """
     chosen = selector(select)
-    known = frozenset(bundled()) | frameworks
+    known = frozenset(data.adapters()) | frameworks
     return [case for case in load(paths or [own_corpus()], known) if chosen(case.id)]
 
 
