@@ -286,6 +286,19 @@ ShortStep = Annotated[
     ),
 ]
 
+
+class Beside(Model):
+    """Another layer, built and called once before the case's own in the same process, and thrown away.
+
+    Whatever comes of it, a refusal included: the case's results must be the same. Its layer and its input start from
+    the case's, without `initial`.
+    """
+
+    layer: Layer = Layer()
+    mode: Mode = "train"
+    input: Input | None = None
+
+
 #: A condition on a target or a case: key → the value, a list of values, or a comparison such as ">=2.7".
 When = dict[str, bool | int | float | str | list[bool | int | float | str]]
 
@@ -374,6 +387,9 @@ class CaseSpec(Model):
     carried: Annotated[
         Carried | None, Field(description="The layer starts from what one of another framework was trained to.")
     ] = None
+    beside: Annotated[
+        Beside | None, Field(description="Another layer that runs first; results must not depend on it.")
+    ] = None
     expect: dict[str, Expectations] = {}
     documented: dict[str, Documented] = {}
 
@@ -394,6 +410,8 @@ class CaseSpec(Model):
             raise ValueError("only a layer in canonical terms can be carried from one framework to another")
         if self.carried is not None and self.input is None:
             raise ValueError("a layer that is carried needs the case's input for what it does before")
+        if self.beside is not None and self.layer is None:
+            raise ValueError("a case with another layer beside it has a layer of its own")
         if self.signature is not None:
             if self.rank is None:
                 raise ValueError("a signature case needs a rank")
@@ -401,6 +419,12 @@ class CaseSpec(Model):
         if self.input is None and any(step.input is None for step in self.steps):
             raise ValueError("a case needs an input, or one in every step")
         return self
+
+
+def rank_of(given: Rank | None, first: Input) -> Rank:
+    """The rank that is given, or that of a layer which takes this input."""
+    by_dimensions: dict[int, Rank] = {2: 1, 3: 1, 4: 2, 5: 3}
+    return given or by_dimensions.get(len(first.dimensions), 2)
 
 
 @dataclass(frozen=True)
@@ -448,6 +472,7 @@ class Case:
         steps = tuple(Step(mode=mode) for mode in carried.steps)
         changes: dict[str, Any] = {
             "carried": None,
+            "beside": None,
             "steps": steps,
             "gradient": None,
             "repeat": 1,
@@ -465,10 +490,7 @@ class Case:
     @property
     def rank(self) -> Rank:
         given = self.spec.rank if self.spec.layer is None else self.spec.layer.rank
-        if given is not None:
-            return given
-        by_dimensions: dict[int, Rank] = {2: 1, 3: 1, 4: 2, 5: 3}
-        return by_dimensions.get(len(self.input_of(0).dimensions), 2)
+        return given or rank_of(None, self.input_of(0))  # a signature case has its rank, and no input
 
     @cached_property
     def features(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import ValidationError
 
-from conformance.case import CONDITIONS, CaseSpec, DType, InputDType, Layout, Mode
+from conformance.case import CONDITIONS, CaseSpec, DType, Input, InputDType, Layer, Layout, Mode
 from conformance.document import Entry, Fault, plain
 from conformance.expand import KINDS
 from conformance.schema import Keys, closest, keys, nearest
@@ -260,17 +260,20 @@ def _frameworks(case: Entry, known: frozenset[str] | None) -> Iterator[Fault]:
 
 def _initial_lengths(spec: CaseSpec, case: Entry) -> Iterator[Fault]:
     """Initial vectors given as lists have one number per feature."""
-    layer = spec.layer
     first = spec.steps[0].input or spec.input
-    if layer is None or first is None:
-        return
-    features = layer.features or first.dimensions[1]
-    for name in ("gamma", "beta", "running_mean", "running_var"):
-        vector = getattr(layer.initial, name)
-        if vector is not None and vector.values is not None and len(vector.values) != features:
-            message = f"has {_count(len(vector.values), 'number')} for {_count(features, 'feature')}"
-            place = _locate(case, ("layer", "initial", name))
-            yield Fault(place.entry.mark, _dotted(place.path), message)
+    layers: list[tuple[Keys, Layer | None, Input | None]] = [(("layer",), spec.layer, first)]
+    if spec.beside is not None:
+        layers.append((("beside", "layer"), spec.beside.layer, spec.beside.input or first))
+    for path, layer, called_on in layers:
+        if layer is None or called_on is None:
+            continue
+        features = layer.features or called_on.dimensions[1]
+        for name in ("gamma", "beta", "running_mean", "running_var"):
+            vector = getattr(layer.initial, name)
+            if vector is not None and vector.values is not None and len(vector.values) != features:
+                message = f"has {_count(len(vector.values), 'number')} for {_count(features, 'feature')}"
+                place = _locate(case, (*path, "initial", name))
+                yield Fault(place.entry.mark, _dotted(place.path), message)
 
 
 def _count(number: int, noun: str) -> str:

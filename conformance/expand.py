@@ -70,7 +70,7 @@ def _alternatives(at: Keys) -> tuple[str, ...]:
     match at:
         case ():
             return KINDS
-        case ("input",) | ("steps", _, "input") | ("layer", "initial", _):
+        case ("input",) | ("steps" | "beside", *_, "input") | (*_, "layer", "initial", _):
             return GENERATORS
     return ()
 
@@ -252,7 +252,7 @@ def _dotted(at: Keys) -> str:
 
 
 def _settled(body: Node) -> Node:
-    """The body with inherited answers declined by null gone, and each step's input upon the case's."""
+    """The body with inherited answers declined by null gone; inputs of steps, and what runs beside, upon the case's."""
     entries = dict(body.entries)
     for name in ("expect", "documented"):
         if name in entries:
@@ -262,16 +262,34 @@ def _settled(body: Node) -> Node:
             elif entries[name].node.value is None:
                 del entries[name]
     if _given(entries, "input") and "steps" in entries and isinstance(entries["steps"].node.value, tuple):
-        steps = tuple(_inheriting(step, entries["input"].node) for step in entries["steps"].node.value)
+        steps = tuple(_inheriting(step, "input", entries["input"].node) for step in entries["steps"].node.value)
         entries["steps"] = Entry(entries["steps"].key, Node(steps, entries["steps"].node.mark))
+    if _given(entries, "beside"):
+        beside = entries["beside"]
+        entries["beside"] = Entry(beside.key, _neighbour(beside, entries))
     return Node(entries, body.mark)
 
 
-def _inheriting(step: Node, inherited: Node) -> Node:
-    if not _given(step.entries, "input"):
-        return step
-    own = step.entries["input"]
-    return Node({**step.entries, "input": Entry(own.key, merge(inherited, own.node, ("input",)))}, step.mark)
+def _inheriting(over: Node, key: str, inherited: Node) -> Node:
+    """`over` with what it says at `key` laid upon `inherited`; as it is where it says nothing there."""
+    if not _given(over.entries, key):
+        return over
+    own = over.entries[key]
+    return Node({**over.entries, key: Entry(own.key, merge(inherited, own.node, (key,)))}, over.mark)
+
+
+def _neighbour(beside: Entry, case: dict[str, Entry]) -> Node:
+    """What runs beside: the case's own layer, without its initial values, and its input, but for what it says."""
+    node = beside.node
+    if _given(case, "input"):
+        node = _inheriting(node, "input", case["input"].node)
+    if not _given(case, "layer") or not isinstance(node.value, dict):
+        return node
+    layer = case["layer"].node
+    plain_layer = Node({key: one for key, one in layer.entries.items() if key != "initial"}, layer.mark)
+    if _given(node.entries, "layer"):
+        return _inheriting(node, "layer", plain_layer)
+    return Node({**node.entries, "layer": Entry(beside.key, plain_layer)}, node.mark)
 
 
 def label(value: Any, index: int) -> str:

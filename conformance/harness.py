@@ -224,21 +224,39 @@ def _initial(packed: Dict[str, Any]) -> Initial:
     return Initial(**{name: Array.unpack(value) for name, value in packed.items()})
 
 
+def _step(packed: Dict[str, Any]) -> Step:
+    x = Array.unpack(packed["x"])
+    dy = None if packed["dy"] is None else Array.unpack(packed["dy"])
+    mask = None if packed["mask"] is None else Array.unpack(packed["mask"])
+    flags = {name: packed[name] for name in ("frozen", "save_load", "strided", "reread")}
+    return Step(packed["mode"], x, dy, mask=mask, **flags)
+
+
+def _run_beside(adapter: Adapter, packed: Dict[str, Any]) -> None:
+    """Build another layer, call it once and forget it; that it was refused is a remark, and no result."""
+    facts = list(adapter.facts)
+    try:
+        layer = adapter.build(Layer(initial=_initial(packed["initial"]), **packed["layer"]))
+        adapter.step(layer, _step(packed["step"]))
+    except (Refused, NotExpressible) as refusal:
+        remark = "the layer beside was refused: {}".format(" ".join(map(str, refusal.args)).split("\n")[0])
+        facts += [remark] if remark not in facts else []
+    adapter.facts = facts
+
+
 def _observe(adapter: Adapter, request: Dict[str, Any], steps: List[Dict[str, Any]]) -> None:
     """Run one case, appending what each step returned to `steps`, so that an error leaves the steps before it."""
+    if request.get("beside") is not None:
+        _run_beside(adapter, request["beside"])
     initial = _initial(request["initial"])
     if request.get("native") is not None:
         layer = adapter.build_native(Native(request["rank"], request["native"], initial))
     else:
         layer = adapter.build(Layer(initial=initial, **request["layer"]))
     for packed in request["steps"]:
-        x = Array.unpack(packed["x"])
-        dy = None if packed["dy"] is None else Array.unpack(packed["dy"])
-        mask = None if packed["mask"] is None else Array.unpack(packed["mask"])
-        if mask is not None and not adapter.masks:
+        step = _step(packed)
+        if step.mask is not None and not adapter.masks:
             raise NotExpressible("the layer takes no mask")
-        flags = {name: packed[name] for name in ("frozen", "save_load", "strided", "reread")}
-        step = Step(packed["mode"], x, dy, mask=mask, **flags)
         layer, tensors = adapter.step(layer, step)
         tensors = dict(tensors, **adapter.state(layer))
         steps.append({name: array.pack() for name, array in tensors.items()})

@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.case import Case, Gradient, InitialValues, Input, Mask, Normal, Uniform
+from conformance.case import Case, Gradient, InitialValues, Input, Layer, Mask, Normal, Uniform, rank_of
 from conformance.harness import Array as WireArray
 
 Array = NDArray[Any]
@@ -58,6 +58,24 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Built:
+    """What a canonical layer is built from: its fields, and initial values of (features,) in its own dtype."""
+
+    layer: Layer
+    rank: int
+    features: int
+    dtype: str
+    layout: str
+    initial: dict[str, Array]
+
+    @property
+    def wire(self) -> dict[str, Any]:
+        """The layer as a worker gets it."""
+        fields = self.layer.model_dump(exclude={"initial", "dtype", "features", "rank"})
+        return fields | {"rank": self.rank, "features": self.features, "dtype": self.dtype, "layout": self.layout}
+
+
+@dataclass(frozen=True)
 class Problem:
     """A case with its tensors.
 
@@ -66,6 +84,7 @@ class Problem:
         initial: what the case sets of gamma, beta, running_mean and running_var: (features,) in the layer's dtype.
         layer_dtype: dtype of parameters and statistics.
         features: number of channels C that the layer is built for.
+        beside: another layer and its one call, which come before the case's own.
     """
 
     case: Case
@@ -73,6 +92,7 @@ class Problem:
     initial: dict[str, Array]
     layer_dtype: str
     features: int
+    beside: tuple[Built, Call] | None = None
 
     @cached_property
     def wire(self) -> dict[str, Any]:
@@ -80,34 +100,29 @@ class Problem:
         layer = self.case.spec.layer
         canonical = None
         if layer is not None:
-            canonical = layer.model_dump(exclude={"initial", "dtype", "features", "rank"})
-            canonical |= {"rank": self.case.rank, "features": self.features, "dtype": self.layer_dtype}
-            canonical["layout"] = self.case.input_of(0).layout
+            layout = self.case.input_of(0).layout
+            canonical = Built(layer, self.case.rank, self.features, self.layer_dtype, layout, self.initial).wire
+        beside = None
+        if self.beside is not None:
+            other, call = self.beside
+            beside = {"layer": other.wire, "initial": _wired(other.initial), "step": _step(call)}
         return {
             "rank": self.case.rank,
             "repeat": self.case.spec.repeat,
             "signature": self.case.kind == "signature",
             "layer": canonical,
-            "initial": {name: to_wire(value) for name, value in self.initial.items()},
-            "steps": [
-                {
-                    "mode": call.mode,
-                    "x": to_wire(call.x),
-                    "dy": None if call.dy is None else to_wire(call.dy),
-                    "frozen": call.frozen,
-                    "save_load": call.save_load,
-                    "strided": call.strided,
-                    "mask": None if call.mask is None else to_wire(call.mask),
-                    "reread": call.reread,
-                }
-                for call in self.calls
-            ],
+            "initial": _wired(self.initial),
+            "steps": [_step(call) for call in self.calls],
+            "beside": beside,
         }
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 over every bit that a target receives; two runs compare only where it is equal."""
-        said = self.case.spec.model_dump(exclude={"why", "expect", "documented"})
+        left_out = {"why", "expect", "documented"}
+        if self.beside is None:
+            left_out.add("beside")  # what a case does not use does not change what it was
+        said = self.case.spec.model_dump(exclude=left_out)
         digest = hashlib.sha256(repr(said).encode())  # JSON would make null of NaN and of infinity
         for call in self.calls:
             digest.update(call.x.tobytes())
@@ -116,6 +131,24 @@ class Problem:
         for name, value in sorted(self.initial.items()):
             digest.update(name.encode() + value.tobytes())
         return digest.hexdigest()
+
+
+def _wired(arrays: dict[str, Array]) -> dict[str, Any]:
+    return {name: to_wire(value) for name, value in arrays.items()}
+
+
+def _step(call: Call) -> dict[str, Any]:
+    """A step as it crosses the channel."""
+    return {
+        "mode": call.mode,
+        "x": to_wire(call.x),
+        "dy": None if call.dy is None else to_wire(call.dy),
+        "frozen": call.frozen,
+        "save_load": call.save_load,
+        "strided": call.strided,
+        "mask": None if call.mask is None else to_wire(call.mask),
+        "reread": call.reread,
+    }
 
 
 def materialise(case: Case, carried: Mapping[str, Array] | None = None) -> Problem:
@@ -135,16 +168,33 @@ def materialise(case: Case, carried: Mapping[str, Array] | None = None) -> Probl
         dy = None if gradient is None else cotangent(gradient, x, index)
         mask = None if step.mask is None else draw_mask(step.mask, (x.shape[0], *x.shape[2:]), index)
         calls.append(Call(step.mode, x, dy, step.frozen, step.save_load, spec.strided, mask, step.reread))
-    input_dtype = case.input_of(0).dtype
-    layer_dtype = (layer.dtype if layer else None) or (input_dtype if "float" in input_dtype else "float32")
-    features = (layer.features if layer else None) or calls[0].x.shape[1]
+    built = _built(layer or Layer(), case.rank, case.input_of(0))
+    initial = built.initial | {name: value for name, value in (carried or {}).items() if name in INITIAL}
+    return Problem(case, tuple(calls), initial, built.dtype, built.features, _beside(case))
+
+
+def _built(layer: Layer, rank: int, first: Input) -> Built:
+    """A layer with what it leaves out taken from its first input."""
+    dtype = layer.dtype or (first.dtype if "float" in first.dtype else "float32")
+    features = layer.features or first.dimensions[1]
     initial = {}
     for position, name in enumerate(INITIAL):
-        values = getattr(layer.initial, name) if layer else None
+        values = getattr(layer.initial, name)
         if values is not None:
-            initial[name] = rounded(vector(values, features, position), layer_dtype)
-    initial |= {name: value for name, value in (carried or {}).items() if name in INITIAL}
-    return Problem(case, tuple(calls), initial, layer_dtype, features)
+            initial[name] = rounded(vector(values, features, position), dtype)
+    return Built(layer, rank, features, dtype, first.layout, initial)
+
+
+def _beside(case: Case) -> tuple[Built, Call] | None:
+    """The layer that runs before the case's own and its call, on the same bits where the inputs are the same."""
+    beside = case.spec.beside
+    if beside is None:
+        return None
+    given = beside.input or case.input_of(0)
+    x = tensor(given, 0)
+    dy = None if case.spec.gradient is None else cotangent(case.spec.gradient, x, 0)
+    call = Call(beside.mode, x, dy, frozen=False, save_load=False, strided=given.strided)
+    return _built(beside.layer, rank_of(beside.layer.rank, given), given), call
 
 
 def tensor(spec: Input, step: int) -> Array:

@@ -93,6 +93,8 @@ def test_keys_that_are_wrong_or_missing(tmp_path: Path, body: str, complaint: st
         ("layer: {initial: {beta: [1, ▸x, 3]}}", "layer.initial.beta.1: should be a number, not 'x'"),
         ("layer: {initial: {beta: ▸[1, 2]}}", "layer.initial.beta: has 2 numbers for 3 features"),
         ("layer: {features: 2, initial: {beta: ▸[1, 2, 3]}}", "layer.initial.beta: has 3 numbers for 2 features"),
+        ("beside: {layer: {initial: {beta: ▸[1]}}}", "beside.layer.initial.beta: has 1 number for 3 features"),
+        ("beside: {layer: {▸epsilon: 1}}", "beside.layer.epsilon: unknown key (did you mean eps?)"),
         ("layer: {initial: {beta: ▸{values: [1]}}}", "layer.initial.beta: has 1 number for 3 features"),
     ],
 )

@@ -187,6 +187,29 @@ def _aligned(a: Any, b: Any, c: Any) -> list[tuple[Any, Any, Any]]:
     return [triple for key in shared for triple in _aligned(a[key], b[key], c[key])]
 
 
+def test_what_runs_beside_starts_from_the_layer_and_the_input_but_not_its_initial_values() -> None:
+    case = """
+        {layer: {eps: 1, rank: 2, initial: {gamma: 2}}, input: {shape: [2, 3], normal: {seed: 4}, dtype: float16},
+         beside: {layer: {eps: 3}, input: {constant: 5}, mode: eval}}
+    """
+    (body,) = bodies(case)
+    assert body["beside"] == {
+        "layer": {"eps": 3, "rank": 2},
+        "input": {"shape": [2, 3], "constant": 5, "dtype": "float16"},
+        "mode": "eval",
+    }
+
+
+def test_what_runs_beside_is_the_same_layer_where_nothing_is_said_of_it() -> None:
+    (body,) = bodies("{layer: {eps: 1, initial: {gamma: 2}}, input: {shape: [2, 3]}, beside: {mode: eval}}")
+    assert body["beside"] == {"mode": "eval", "layer": {"eps": 1}}
+
+
+def test_an_axis_reaches_into_what_runs_beside() -> None:
+    found = bodies("{layer: {eps: 1}, input: {shape: [2, 3]}, matrix: {beside.layer.eps: [3, 5]}}")
+    assert [body["beside"]["layer"] for body in found] == [{"eps": 3}, {"eps": 5}]
+
+
 # Matrix
 
 

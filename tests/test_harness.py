@@ -209,6 +209,46 @@ def test_the_steps_before_an_error_are_kept(make_case: MakeCase) -> None:
     assert reply["error"]["type"] == "ValueError"
 
 
+class Counting(Scripted):
+    """Notes every layer that it builds and every call, and refuses the layers it is told to."""
+
+    def __init__(self, *refused: float) -> None:
+        super().__init__()
+        self.refused, self.calls = refused, list[tuple[float, str]]()
+
+    def build(self, layer: Layer) -> Any:
+        if layer.eps in self.refused:
+            with framework():
+                raise ValueError(f"no eps of {layer.eps}\nat its kernel")
+        return layer.eps
+
+    def step(self, layer: Any, step: Step) -> tuple[Any, dict[str, Array]]:
+        self.calls.append((layer, step.mode))
+        return super().step(layer, step)
+
+
+BESIDE = {"beside": {"layer": {"eps": 0.25}, "mode": "eval"}, "steps": ["train"]}
+
+
+def test_the_layer_beside_runs_first_and_leaves_nothing_in_the_answer(make_case: MakeCase) -> None:
+    adapter = Counting()
+    reply = answer(adapter, make_case, repeat=2, **BESIDE)
+    assert adapter.calls == [(0.25, "eval"), (1e-5, "train")] * 2
+    assert [list(step) for step in reply["steps"]] == [["y", "repeats_differing"]]
+    assert reply["facts"] == ["a call in mode train"] * 2
+
+
+def test_a_layer_beside_that_is_refused_is_a_remark(make_case: MakeCase) -> None:
+    reply = answer(Counting(0.25), make_case, repeat=2, **BESIDE)
+    assert reply["error"] is None
+    assert reply["facts"].count("the layer beside was refused: ValueError no eps of 0.25") == 1
+
+
+def test_a_mistake_with_the_layer_beside_is_the_adapters(make_case: MakeCase) -> None:
+    reply = answer(Scripted(at_step=outside), make_case, **BESIDE)
+    assert (reply["error"]["fault"], reply["steps"]) == ("adapter", [])
+
+
 def test_a_case_leaves_no_remark_for_the_next(make_case: MakeCase) -> None:
     adapter = Scripted()
     assert answer(adapter, make_case, steps=["train", "eval"])["facts"] == [

@@ -143,6 +143,32 @@ def test_a_signature_has_no_tensors() -> None:
     assert problem.wire["signature"] is True
 
 
+# The layer beside
+
+
+CASE: dict[str, Any] = {"layer": {}, "input": {"shape": SHAPE, "normal": {}}}
+
+
+def test_the_layer_beside_meets_the_same_bits() -> None:
+    problem = made(**CASE | {"beside": {"layer": {"eps": 0.25}, "mode": "eval"}})
+    assert problem.beside is not None
+    layer, call = problem.beside
+    assert (layer.layer.eps, layer.features, call.mode) == (0.25, 3, "eval")
+    assert call.x.tobytes() == problem.calls[0].x.tobytes()
+    assert call.dy is not None
+    assert problem.calls[0].dy is not None
+    assert call.dy.tobytes() == problem.calls[0].dy.tobytes()
+
+
+def test_the_layer_beside_is_built_for_its_own_input() -> None:
+    other = {"shape": [9, 5], "normal": {}, "dtype": "float64", "layout": "channels_last"}
+    beside = made(**CASE | {"beside": {"input": other}}).wire["beside"]
+    found = {name: beside["layer"][name] for name in ("rank", "features", "dtype", "layout")}
+    assert found == {"rank": 1, "features": 5, "dtype": "float64", "layout": "channels_last"}
+    assert beside["step"]["x"]["shape"] == [9, 5]
+    assert made(**CASE).wire["beside"] is None
+
+
 # The digest
 
 PLAIN: dict[str, Any] = {
@@ -169,6 +195,7 @@ PLAIN: dict[str, Any] = {
         {"steps": ["train", {"mode": "eval", "mask": {"keep": 0.5}}]},
         {"gradient": {"seed": 3}},
         {"gradient": None},
+        {"beside": {}},
     ],
     ids=str,
 )

@@ -378,6 +378,10 @@ FORM = {
         (XHAT, "x -= mu.reshape(self.column); x *= self.inv.reshape(self.column); self.xhat = x"),
         named="input-changed",
     ),
+    "keeps_the_first_eps": _f(
+        "Keeps eps by its first 17 decimals, for every layer that comes after.",
+        (INV, INV.replace("self.eps", 'globals().setdefault("EPS", {}).setdefault(f"{self.eps:.17f}", self.eps)')),
+    ),
     "differs_from_run_to_run": _f(
         "Adds rounding errors by chance.",
         (Y, 'tensors = {"y": Array.of(y * np.random.uniform(1, 1 + 1e-7, y.shape).astype(np.float32))}'),
