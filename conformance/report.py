@@ -22,9 +22,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conformance import data
-from conformance.findings import cells, count, findings, pair_findings, rank
+from conformance.conversion import Row, Table
+from conformance.differences import Differences, differences
+from conformance.findings import Agreement, Finding, agreement, cells, count, findings, pair_findings, rank
 from conformance.junit import junit
-from conformance.report_data import embedded
+from conformance.proof import sides
+from conformance.report_data import dtypes, embedded
 from conformance.run_folder import Run
 from conformance.safe_text import clean_all, markdown, markdown_cell, markdown_code
 
@@ -60,18 +63,19 @@ def html(run: Run) -> str:
     slipped through the escaping would still not run.
     """
     run = _cleaned(run)
-    style, scripts = _asset("style.css"), [_asset("case.js"), _asset("script.js")]
+    style, scripts = _asset("style.css"), [_asset(name) for name in ("charts.js", "case.js", "script.js")]
     admitted = " ".join(_digest(script) for script in scripts)
+    overview = _overview(run)
     policy = f"default-src 'none'; img-src data:; script-src {admitted}; style-src {_digest(style)}; "
     return (
         _templates(autoescape=True)
         .get_template("report.html.j2")
         .render(
-            _overview(run),
+            overview,
             policy=policy + "base-uri 'none'; form-action 'none'",
             style=Markup(style),  # noqa: S704 - ours
             scripts=[Markup(script) for script in scripts],  # noqa: S704 - ours
-            data=Markup(embedded(run)),  # noqa: S704 - safe within a script element
+            data=embedded(run, proofs(overview["differences"])),
         )
     )
 
@@ -88,16 +92,61 @@ def summary(run: Run) -> str:
         shown -= 1
 
 
+def difference_pages(run: Run) -> dict[str, str]:
+    """File name → a page in Markdown, for every two frameworks of a run whose profiles come with the suite."""
+    run = _cleaned(run)
+    template = _templates(autoescape=False).get_template("differences.md.j2")
+    return {
+        f"{one.slug}.md": template.render(
+            one=one, suite=run.info["suite"], started=run.info["started"], command=shlex.join(run.info["command"])
+        )
+        for one in differences(run, sides(run, target_labels(run.targets)))
+    }
+
+
 def headline(run: Run) -> str:
-    """The result in one sentence."""
+    """Whether the targets agree, and whether that is as expected, in one sentence or two."""
+    if not run.targets or not run.verdicts:
+        return "Nothing ran: there is no verdict."
+    found, unexpected = agreement(run), len(run.unexpected)
+    wrong = f"{_many(unexpected, 'verdict')} {'is' if unexpected == 1 else 'are'} unexpected"
+    if not found.shared:
+        right = sum(line["verdict"] in ("conforms", "conventional") for line in run.verdicts)
+        answer = f"{right:,} of {_many(len(run.verdicts), 'verdict')} are right"
+        return f"{wrong}; {answer}." if unexpected else f"{answer}, and all are as expected."
+    share = {0: "none", found.shared: "all"}.get(found.together, f"{found.together:,}")
+    answer = f"agree in {share} of the {_many(found.shared, 'case')} that they share"
+    if found.shared == 1:
+        answer = f"{'agree' if found.together else 'differ'} in the one case that they share"
+    names = _listed(list(dict.fromkeys(target["title"] for target in run.targets)))
+    if unexpected:
+        return f"{wrong}. {names} {answer}."
+    known = "" if found.together == found.shared else "; every difference is a known one"
+    return f"{names} {answer}{known}."
+
+
+def subject(run: Run) -> str:
+    """What ran, in which versions, on which device, and how much of it."""
     labels = list(target_labels(run.targets).values())
     devices = {_device(target) for target in run.targets}
     on = f" on {devices.pop()}" if len(devices) == 1 else ""
-    if not labels or not run.verdicts:
-        return "Nothing ran: there is no verdict."
-    unexpected = len(run.unexpected)
-    result = f"{unexpected:,} unexpected" if unexpected else "all as expected"
-    return f"{_listed(labels)}{on}: {_many(len(run.verdicts), 'verdict')} on {_many(len(run.cases), 'case')}, {result}."
+    return f"{_listed(labels)}{on}: {_many(len(run.verdicts), 'verdict')} on {_many(len(run.cases), 'case')}."
+
+
+def proofs(found: Sequence[Differences]) -> dict[str, list[str]]:
+    """The address of every row of the API differences → the cases that prove it."""
+    return {
+        row_address(one, table, row): list(row.proof.cases)
+        for one in found
+        for table in one.tables
+        for row in table.rows
+        if row.proof.cases
+    }
+
+
+def row_address(one: Differences, table: Table, row: Row) -> str:
+    """What the report's address calls a row."""
+    return f"{one.slug}: {' | '.join(text for text in row.cells if text)} ({table.title})"
 
 
 def target_labels(targets: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -107,6 +156,12 @@ def target_labels(targets: Sequence[dict[str, Any]]) -> dict[str, str]:
         labels = {target["name"]: f"{labels[target['name']]} on {_device(target)}" for target in targets}
     number = Counter(labels.values())
     return {name: f"{label} as {name}" if number[label] > 1 else label for name, label in labels.items()}
+
+
+def _short(targets: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Name → the framework's name for people where one target alone is of that framework."""
+    number = Counter(target["title"] for target in targets)
+    return {target["name"]: target["title"] if number[target["title"]] == 1 else target["name"] for target in targets}
 
 
 def _label(target: dict[str, Any]) -> str:
@@ -131,9 +186,12 @@ def _overview(run: Run) -> dict[str, Any]:
     """What both reports are made from."""
     found = findings(run)
     names = [target["name"] for target in run.targets]
+    labels = target_labels(run.targets)
     return {
         "headline": headline(run),
-        "labels": target_labels(run.targets),
+        "subject": subject(run) if run.verdicts else "",
+        "labels": labels,
+        "short": _short(run.targets),
         "names": names,
         "totals": [(verdict, number, MEANINGS.get(verdict, "")) for verdict, number in count(run.verdicts)],
         "per_target": {name: _per_target(run, name) for name in names},
@@ -145,10 +203,44 @@ def _overview(run: Run) -> dict[str, Any]:
         "number_cases": len(run.cases),
         "verdicts": sorted({line["verdict"] for line in run.verdicts}, key=rank),
         "pairs": pair_findings(run),
+        "agreement": agreement(run),
+        "odd": _odd(run, agreement(run)),
+        "reasons": _reasons(found),
+        "causes": list(dict.fromkeys(one.cause for one in found)),
+        "dtypes": sorted({dtype for case in run.cases.values() for dtype in dtypes(case["spec"])}),
+        "tensors": [name for name in TENSORS if any(name in line for line in _named(run))],
+        "differences": differences(run, sides(run, labels)),
         "absent": [target for target in run.info["targets"] if not target["ran"]],
         "environment": _environment(run),
         "facts": _facts(run),
     }
+
+
+#: The tensors that a step returns, in the order in which it makes them.
+TENSORS = ("y", "dx", "dgamma", "dbeta", "gamma", "beta", "running_mean", "running_var", "num_batches_tracked", "x")
+
+
+def _named(run: Run) -> list[set[str]]:
+    return [{name.partition("[")[0] for name in line["tensors"]} for line in run.verdicts]
+
+
+def _odd(run: Run, found: Agreement) -> list[tuple[str, int, list[tuple[str, int]]]]:
+    """Target, in how many cases it alone differs, and why; the loneliest first."""
+    alone = Counter(found.odd.values())
+    why = {name: Counter[str]() for name in alone}
+    for line in run.verdicts:
+        if found.odd.get(line["case"]) == line["target"]:
+            alone_right = line["verdict"] in ("conforms", "conventional") and not line["diagnosis"]
+            why[line["target"]][
+                "the others refuse or differ alike" if alone_right else line["diagnosis"] or line["verdict"]
+            ] += 1
+    return [(name, number, why[name].most_common(3)) for name, number in alone.most_common()]
+
+
+def _reasons(found: Sequence[Finding]) -> list[Finding]:
+    """The findings that explain most, for the top of the page: unexpected ones if there are any."""
+    unexpected = [one for one in found if one.unexpected]
+    return (unexpected or [one for one in found if one.verdict != "refused"])[:4]
 
 
 def _per_target(run: Run, name: str) -> dict[str, int]:
@@ -221,10 +313,12 @@ def _templates(autoescape: bool) -> Environment:
         "hash": lambda text: quote(str(text), safe="/,=:"),
         "many": _many,
         "full_stop": _full_stop,
+        "row_address": row_address,
         "sentence": _sentence,
         "markdown": markdown,
         "code": markdown_code,
         "cell": markdown_cell,
+        "case_address": lambda case: "report.html#case=" + quote(str(case), safe=""),
     }
     return environment
 

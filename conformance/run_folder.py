@@ -103,6 +103,11 @@ class _Tensor(_Said):
     max_ulp: float | None
     worst_index: list[int] | None
     problem: str = ""
+    shape: list[int] = []
+    worst: list[float | str] = []
+    strip: str = ""
+    ulps: list[int] = []
+    running: list[list[float | str]] = []
 
 
 class _Error(_Said):
@@ -123,6 +128,7 @@ class _Verdict(_Said):
     error: _Error | None
     received: str
     facts: list[str]
+    signature: list[list[str | None]] = []
 
 
 class _Pair(_Said):

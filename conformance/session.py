@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from conformance.case import Case
+from conformance.evidence import gather
 from conformance.judge import Under, Verdict, judge
 from conformance.oracle import Oracle
 from conformance.pairs import Agreement, Side, judge_pair
@@ -67,7 +68,8 @@ def _side(oracle: Oracle, pool: Pool, observed: Observed) -> Side | None:
     if observed.observation is None or not isinstance(start, Started):
         return None
     under = Under(observed.target.name, observed.target.profile, start.facts)
-    return Side(under, observed.observation, judge(oracle, under, observed.observation))
+    verdict = judge(oracle, under, observed.observation)
+    return Side(under, observed.observation, verdict, gather(oracle, under, observed.observation, verdict))
 
 
 def _judge_pairs(oracle: Oracle, settled: Settled, targets: Sequence[Target]) -> None:
