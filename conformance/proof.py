@@ -50,8 +50,10 @@ def sides(run: Run, labels: Mapping[str, str]) -> tuple[Side, ...]:
     adapters = bundled()
     for target in run.targets:
         framework = target["framework"]
-        if framework in adapters and framework not in found:
-            profile = open_adapter(adapters[framework]).profile
+        if framework not in adapters or framework in found:
+            continue
+        profile = open_adapter(adapters[framework]).profile
+        if profile.name == target["title"]:  # not someone's own adapter of the same framework
             facts = {**target["options"], **target["facts"]}
             found[framework] = Side(profile, target["name"], facts, labels[target["name"]])
     return tuple(found.values())

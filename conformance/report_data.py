@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conformance.findings import agreement, causes, off, reason, topic
+from conformance.findings import agreement, causes, findings, off, reason, topic
 from conformance.run_folder import Run
 from conformance.safe_text import shorten
 
@@ -26,6 +26,8 @@ TEXT_LIMIT = 4_000
 SEARCH_LIMIT = 300
 #: Details are unpacked so many cases at a time.
 PART = 40
+#: So many scripts are written into a report; the command repro writes the others.
+SCRIPTS = 400
 _PAIR_TENSORS = 6
 
 _PLAIN = re.compile(r"[A-Za-z_][\w .-]*")
@@ -50,11 +52,12 @@ def embedded(run: Run, proofs: Mapping[str, Sequence[str]]) -> Embedded:
         pairs[line["case"]].append(line)
     odd = agreement(run).odd
     index = [_entry(case, verdicts[name], pairs[name], targets, odd.get(name, "")) for name, case in run.cases.items()]
-    details = [_details(case, verdicts[name], pairs[name], targets) for name, case in run.cases.items()]
+    written = scripts(run)
+    details = [_details(case, verdicts[name], pairs[name], targets, written) for name, case in run.cases.items()]
     places = {name: place for place, name in enumerate(run.cases)}
     proved = {row: [places[name] for name in cases] for row, cases in proofs.items()}
     return Embedded(
-        pack({"targets": targets, "part": PART, "proofs": proved, "cases": index}),
+        pack({"targets": targets, "part": PART, "scripts": writes_scripts(), "proofs": proved, "cases": index}),
         tuple(pack(details[start : start + PART]) for start in range(0, len(details), PART)),
     )
 
@@ -65,12 +68,37 @@ def pack(data: Any) -> str:
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
-def script_of(case: dict[str, Any], verdict: dict[str, Any]) -> str | None:
+def writes_scripts() -> bool:
+    """Whether this suite writes stand-alone scripts that reproduce a verdict."""
+    return importlib.util.find_spec("conformance.repro") is not None
+
+
+def script_of(case: dict[str, Any], verdict: dict[str, Any], target: dict[str, Any]) -> str | None:
     """A stand-alone script that shows a verdict in plain framework code; None where there is none."""
-    if importlib.util.find_spec("conformance.repro") is None:
-        return None
-    script: str | None = importlib.import_module("conformance.repro").of_stored(case, verdict)
+    script: str | None = importlib.import_module("conformance.repro").of_stored(case, verdict, target)
     return script
+
+
+def scripts(run: Run) -> dict[tuple[str, str], str]:
+    """Case and target → a script, for what people ask about first: a script takes some 20 ms to write.
+
+    That is every unexpected verdict, then every one that is neither right nor a refusal, then the worst case of every
+    cause on every target; `SCRIPTS` at most.
+    """
+    if not writes_scripts():
+        return {}
+    targets = {target["name"]: target for target in run.targets}
+    lines = {(line["case"], line["target"]): line for line in run.verdicts}
+    asked = [key for key, line in lines.items() if line["status"] == "unexpected"]
+    asked += [key for key, line in lines.items() if line["verdict"] not in ("conforms", "conventional", "refused")]
+    for finding in findings(run):
+        asked += list({at.target: (at.case, at.target) for at in reversed(finding.occurrences)}.values())
+    found = {}
+    for key in list(dict.fromkeys(asked))[:SCRIPTS]:
+        script = script_of(run.cases[key[0]], lines[key], targets[key[1]])
+        if script:
+            found[key] = script
+    return found
 
 
 def _entry(
@@ -134,7 +162,11 @@ def dtypes(spec: Mapping[str, Any]) -> list[str]:
 
 
 def _details(
-    case: dict[str, Any], verdicts: list[dict[str, Any]], pairs: list[dict[str, Any]], targets: list[str]
+    case: dict[str, Any],
+    verdicts: list[dict[str, Any]],
+    pairs: list[dict[str, Any]],
+    targets: list[str],
+    written: Mapping[tuple[str, str], str],
 ) -> dict[str, Any]:
     """What the page of a case shows beyond the list."""
     return {
@@ -143,12 +175,12 @@ def _details(
         "spec": shorten(specification(case["spec"]), TEXT_LIMIT),
         "steps": steps(case["spec"]),
         "parameters": parameters(case["spec"]),
-        "verdicts": [_verdict(case, line, targets) for line in verdicts],
+        "verdicts": [_verdict(line, targets, written.get((line["case"], line["target"]))) for line in verdicts],
         "pairs": [_pair(line, targets) for line in pairs],
     }
 
 
-def _verdict(case: dict[str, Any], line: dict[str, Any], targets: list[str]) -> dict[str, Any]:
+def _verdict(line: dict[str, Any], targets: list[str], script: str | None) -> dict[str, Any]:
     error = line["error"]
     return _without_empty(
         {
@@ -164,7 +196,7 @@ def _verdict(case: dict[str, Any], line: dict[str, Any], targets: list[str]) -> 
             "tensors": [_tensor(name, tensor) for name, tensor in line["tensors"].items()],
             "facts": [shorten(fact, TEXT_LIMIT) for fact in line["facts"]],
             "error": [error["type"], shorten(error["message"], TEXT_LIMIT)] if error else None,
-            "script": script_of(case, line),
+            "script": script,
         }
     )
 

@@ -12,7 +12,7 @@ function drawCase(item) {
       neighbours(item),
       make("h1", { tabindex: "-1" }, item.id),
       make("p", { class: "prose" }, item.why),
-      make("p", { class: "quiet" }, `${item.file}:${item.line}`),
+      make("p", { class: "quiet command" }, `${item.file}:${item.line}`, copyButton(location.href, "Copy the address of this case", "Copy link")),
     ),
     section("Verdicts", "", ...ordered.map((verdict) => drawVerdict(item, verdict))),
     ...drawTensors(item),
@@ -32,7 +32,8 @@ function neighbours(item) {
     make("a", { href: left.address, id: "back" }, "← All cases"),
     link(order[place - 1], "Previous", "prev"),
     link(order[place + 1], "Next", "next"),
-    make("span", { class: "quiet" }, `${place + 1} of ${order.length}`),
+    make("span", { class: "quiet" }, `${(place + 1).toLocaleString("en")} of ${order.length.toLocaleString("en")}`),
+    make("span", { class: "quiet keys" }, "keys: j next, k previous, Esc back"),
   );
 }
 
@@ -59,6 +60,7 @@ function drawVerdict(item, verdict) {
       verdict.error ? make("pre", { class: "error" }, verdict.error.join(": ")) : null,
       ...(verdict.facts || []).map((fact) => make("p", { class: "quiet" }, fact)),
       command(`conformance explain ${quoted(item.id)} -t ${quoted(name)}`),
+      data.scripts && !verdict.script && verdict.verdict !== "broken" ? command(`conformance repro ${quoted(item.id)} -t ${quoted(name)}`) : null,
       drawScript(verdict, name),
     ),
   );
@@ -86,11 +88,11 @@ function drawScript(verdict, name) {
   return make("details", { class: "script" }, summary, make("div", {}, copyButton(verdict.script, "Copy the script"), make("pre", { tabindex: "0" }, verdict.script)));
 }
 
-function copyButton(text, name) {
-  const button = make("button", { type: "button", "aria-label": name }, "Copy");
+function copyButton(text, name, label = "Copy") {
+  const button = make("button", { type: "button", "aria-label": name }, label);
   button.addEventListener("click", async () => {
     button.textContent = (await copied(text)) ? "Copied" : "Select and copy by hand";
-    setTimeout(() => button.replaceChildren("Copy"), 2000);
+    setTimeout(() => button.replaceChildren(label), 2000);
   });
   return button;
 }

@@ -43,7 +43,7 @@ function number(value, digits = 3) {
     const [mantissa, exponent] = Number(value.toPrecision(digits)).toExponential().split("e");
     return `${mantissa}×10${[...exponent.replace("+", "")].map((one) => SUPERSCRIPTS[one]).join("")}`;
   }
-  return value.toLocaleString("en", { maximumSignificantDigits: digits, useGrouping: digits < 6 });
+  return value.toLocaleString("en", { maximumSignificantDigits: digits, useGrouping: digits < 6 }).replace("-", "−");
 }
 
 const caseLink = (id) => `#case=${encodeURIComponent(id)}`;

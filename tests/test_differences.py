@@ -15,11 +15,12 @@ from conformance.conversion import Row, Table
 from conformance.differences import Differences, differences
 from conformance.errors import UsageError
 from conformance.oracle import Oracle
+from conformance.overview import target_labels
 from conformance.problem import materialise
 from conformance.profile import open_adapter
 from conformance.proof import Side, sides
 from conformance.reference import CANONICAL
-from conformance.report import difference_pages, target_labels
+from conformance.report import difference_pages
 from conformance.run_folder import Run
 from conformance.target import bundled
 

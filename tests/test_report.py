@@ -27,11 +27,12 @@ from handmade_runs import (
     verdict,
 )
 
-from conformance import data
+from conformance import data, report_data
 from conformance.findings import agreement, findings, pair_findings
 from conformance.judge import VERDICTS
 from conformance.junit import junit
-from conformance.report import MEANINGS, SUMMARY_LIMIT, headline, html, subject, summary, write_reports
+from conformance.overview import MEANINGS, headline, subject
+from conformance.report import SUMMARY_LIMIT, html, summary, write_reports
 from conformance.report_data import dtypes, embedded, steps
 from conformance.run_folder import Run
 from conformance.safe_text import clean
@@ -300,6 +301,23 @@ def test_what_was_gathered_of_a_tensor_reaches_the_page() -> None:
     assert {name: found[name] for name in gathered} == gathered
 
 
+def test_scripts_are_written_for_what_people_ask_about_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_data, "writes_scripts", lambda: True)
+    monkeypatch.setattr(report_data, "script_of", lambda case, line, on: f"{case['case']} {on['name']}")
+    biased = [
+        verdict("conventional", of=f"a/biased-{i}", on="keras", **BIASED, tensors={"y[0]": tensor(i)}) for i in range(9)
+    ]
+    wrong = [verdict("divergent", status, of=f"a/{status}", **UNEXPLAINED) for status in ("expected", "unexpected")]
+    lines = [verdict(of="a/right"), *biased, *wrong]
+    assert list(report_data.scripts(run(lines)).values()) == [
+        "a/unexpected torch",
+        "a/expected torch",
+        "a/biased-8 keras",
+    ]
+    monkeypatch.setattr(report_data, "SCRIPTS", 1)
+    assert list(report_data.scripts(run(lines)).values()) == ["a/unexpected torch"]
+
+
 def test_steps_that_ask_the_same_are_one_row() -> None:
     spec = {
         "layer": {"momentum": 0.5},
@@ -431,7 +449,7 @@ def colours(scheme: int) -> dict[str, tuple[float, ...]]:
     """The colours that the style names in its first :root block, which is light, or its second."""
     style = (data.folder("reports") / "style.css").read_text(encoding="utf-8")
     block = style.split(":root {")[1 + scheme].split("}")[0]
-    found = re.findall(r"--([a-z]+): #([0-9a-f]{6});", block)
+    found = re.findall(r"--([a-z0-9]+): #([0-9a-f]{6});", block)
     return {name: tuple(int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)) for name, code in found}
 
 
@@ -449,7 +467,7 @@ def contrast(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_every_word_has_the_contrast_of_wcag_aa(scheme: int) -> None:
     found = colours(scheme)
-    for name in (*VERDICTS, "ink", "muted", "link"):
+    for name in (*VERDICTS, "ink", "muted", "link", "over"):
         assert contrast(found[name], found["paper"]) >= 4.5, name
         assert contrast(found[name], found["tint"]) >= 4.5, name
     for name in VERDICTS:
