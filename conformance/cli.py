@@ -214,6 +214,19 @@ def _baseline() -> None:
     """Keep a run beside the code, to learn what changed since."""
 
 
+@app.command()
+def docs(
+    run: Annotated[
+        Optional[Path], typer.Argument(help="A stored run, whose cases prove each row; the last one here if none.")
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the pages.")] = Path("differences"),
+) -> None:
+    """Write what sets each two frameworks of a run apart, for porting: a page in Markdown for every pair."""
+    from conformance.commands.docs import write
+
+    write(run, out)
+
+
 def main() -> None:
     """Run the command line; a person's mistake is a message and exit code 2, never a traceback."""
     for word in ("SIGINT", "SIGTERM", "SIGHUP"):  # workers end, and nothing half-written stays

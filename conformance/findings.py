@@ -15,6 +15,7 @@ from typing import Any
 from conformance.catalogue import CATALOGUE
 from conformance.judge import VERDICTS
 from conformance.run_folder import Run
+from conformance.safe_text import shorten
 
 #: A line of results.jsonl.
 Line = dict[str, Any]
@@ -39,26 +40,29 @@ class Occurrence:
     """
 
     case: str
+    target: str
     note: str
     off: float
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One cause on one target, and the cases in which it shows.
+    """One cause, the targets on which it shows, and the cases.
 
     Attributes:
-        cause: name of the convention, fault or problem, the type of the exception, or the verdict.
+        cause: what the report's address calls it: the name of the convention or fault, or what was said, as a slug.
+        name: name of the convention, fault or problem; empty for an exception, whose words say what it is.
         sentence: the cause in words, without a full stop; empty where only the message says it.
         message: what the framework said, with … for numbers in which the cases differ; empty if nothing.
         expected: the verdicts that were expected.
+        occurrences: the worst first.
 
     """
 
-    target: str
+    cause: str
+    name: str
     verdict: str
     status: str
-    cause: str
     sentence: str
     message: str
     expected: str
@@ -68,6 +72,16 @@ class Finding:
     def unexpected(self) -> bool:
         """Whether these verdicts were not expected."""
         return self.status == "unexpected"
+
+    @property
+    def targets(self) -> dict[str, int]:
+        """Target → number of cases, the most first."""
+        return dict(Counter(at.target for at in self.occurrences).most_common())
+
+    @property
+    def cases(self) -> int:
+        """Number of cases."""
+        return len({at.case for at in self.occurrences})
 
 
 @dataclass(frozen=True)
@@ -103,6 +117,22 @@ class PairFinding:
     differences: tuple[tuple[str, tuple[str, ...]], ...]
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """Targets against each other, over the cases that two or more of them ran.
+
+    Attributes:
+        shared: number of these cases.
+        together: those in which all agree.
+        odd: case → the target that differs there while all others agree with each other; of three targets or more.
+
+    """
+
+    shared: int
+    together: int
+    odd: dict[str, str]
+
+
 def rank(verdict: str) -> int:
     """Place of a verdict from best to worst; one that this version does not know is worse than all."""
     return VERDICTS.index(verdict) if verdict in VERDICTS else len(VERDICTS)
@@ -135,31 +165,41 @@ def topic(case: Line) -> str:
 
 
 def findings(run: Run) -> tuple[Finding, ...]:
-    """Every cause on every target: unexpected ones first and the worst first of these, then by number of cases.
+    """Every cause: unexpected ones first and the worst first of these, then by number of cases.
 
     A verdict that takes several declared conventions stands under each of them.
     """
     grouped: dict[tuple[str, ...], list[Line]] = {}
     for line in run.verdicts:
-        if line["status"] != "unexpected" and line["verdict"] == "conforms":
-            continue
-        for cause in _causes(line):
-            key = (line["status"], line["target"], line["verdict"], cause, line["expected"])
-            grouped.setdefault(key, []).append(line)
+        for cause in causes(line):
+            grouped.setdefault((line["status"], line["verdict"], cause, line["expected"]), []).append(line)
     return tuple(sorted((_finding(key, lines) for key, lines in grouped.items()), key=_importance))
 
 
 def _importance(finding: Finding) -> tuple[Any, ...]:
     severity = -rank(finding.verdict) if finding.unexpected else 0
-    return (not finding.unexpected, severity, -len(finding.occurrences), finding.target, finding.cause)
+    return (not finding.unexpected, severity, -len(finding.occurrences), finding.cause)
 
 
-def _causes(line: Line) -> tuple[str, ...]:
+def causes(line: Line) -> tuple[str, ...]:
+    """Under which causes a verdict stands; none where it conforms as expected."""
+    if line["status"] != "unexpected" and line["verdict"] == "conforms":
+        return ()
     if line["diagnosis"]:
         return parts(line["diagnosis"]) if line["verdict"] == "conventional" else (line["diagnosis"],)
     if line["error"]:
-        return (_masked(reason(line) or message(line)),)
+        return (_slug(line["error"]["type"], reason(line) or message(line)),)
     return (line["verdict"],)
+
+
+def _slug(kind: str, text: str) -> str:
+    """A name for what an exception said, numbers aside, that stays the same from run to run.
+
+    >>> _slug("ValueError", "ValueError: expected 4D input (got 2D input)")
+    'ValueError: expected 4D input (got 2D input)'
+    """
+    masked = " ".join(_masked(text).split())
+    return shorten(masked if masked.startswith(kind) else f"{kind}: {masked}", 90)
 
 
 def parts(diagnosis: str) -> tuple[str, ...]:
@@ -187,14 +227,16 @@ def _in_common(texts: Iterable[str]) -> str:
 
 
 def _finding(key: tuple[str, ...], lines: Sequence[Line]) -> Finding:
-    status, target, verdict, cause, expected = key
+    status, verdict, cause, expected = key
     raised = bool(lines[0]["error"]) and not lines[0]["diagnosis"]
     said = _in_common(message(line) for line in lines) if raised else ""
     sentence = _in_common(reason(line) for line in lines) if raised else _sentence(cause, lines)
-    name = lines[0]["error"]["type"] if raised else cause
-    found = (Occurrence(line["case"], _note(line, cause, sentence, said), worst(line["tensors"])) for line in lines)
+    found = (
+        Occurrence(line["case"], line["target"], _note(line, cause, sentence, said), worst(line["tensors"]))
+        for line in lines
+    )
     ordered = sorted(found, key=lambda occurrence: -occurrence.off)
-    return Finding(target, verdict, status, name, sentence, said, expected, tuple(ordered))
+    return Finding(cause, "" if raised else cause, verdict, status, sentence, said, expected, tuple(ordered))
 
 
 def reason(line: Line) -> str:
@@ -238,6 +280,27 @@ def worst(tensors: dict[str, Any]) -> float:
 def off(tensor: dict[str, Any]) -> float:
     """A tensor's error as a fraction of its bound, infinite where that is not what is wrong with it."""
     return math.inf if tensor.get("problem") or tensor["ratio"] is None else float(tensor["ratio"])
+
+
+def agreement(run: Run) -> Agreement:
+    """Where all targets agree, and which one is alone where they do not."""
+    grouped: dict[str, list[Line]] = {}
+    for line in run.pairs:
+        grouped.setdefault(line["case"], []).append(line)
+    together = sum(all(line["agreement"] == "agree" for line in lines) for lines in grouped.values())
+    odd = {case: alone for case, lines in grouped.items() if (alone := _alone(lines))}
+    return Agreement(len(grouped), together, odd)
+
+
+def _alone(lines: Sequence[Line]) -> str:
+    """The target that differs from all the others, which agree; empty where there is none, or only two ran."""
+    names = {name for line in lines for name in line["pair"]}
+    if len(names) < 3:
+        return ""
+    for name in names:
+        if all((line["agreement"] != "agree") is (name in line["pair"]) for line in lines):
+            return str(name)
+    return ""
 
 
 def pair_findings(run: Run) -> tuple[PairFinding, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from conformance.arithmetic import Double
 from conformance.compare import Expected, TensorResult, compare
+from conformance.evidence import Evidence
 from conformance.judge import Under, Verdict
 from conformance.observation import Observation
 from conformance.oracle import Oracle
@@ -32,6 +33,7 @@ class Side:
     under: Under
     observation: Observation
     verdict: Verdict
+    evidence: Mapping[str, Evidence] = field(default_factory=dict)
 
     @property
     def difference(self) -> str:

@@ -68,7 +68,7 @@ class Convention(Model):
 
 
 #: The fields above that `Conventions` has too.
-_AS_IN_CONVENTIONS = (
+DECLARED = (
     "running_variance",
     "least_eps",
     "default_mode",
@@ -87,6 +87,38 @@ _AS_IN_CONVENTIONS = (
 Conditional = Annotated[tuple[Convention, ...], BeforeValidator(tuple)]
 
 
+class State(Model):
+    """What a layer does in one mode with some arguments: which statistics normalise, and whether the running ones move.
+
+    Attributes:
+        arguments: of the constructor, those that decide; empty where the mode alone does.
+    """
+
+    mode: Literal["train", "eval"]
+    arguments: dict[str, bool | None] = Field(default_factory=dict)
+    normalises_by: Literal["batch", "running"]
+    updates: bool
+
+
+class Interface(Model):
+    """What a framework calls things, for the pages that set two frameworks side by side.
+
+    Attributes:
+        layer: the class, with {rank} where its name has 1, 2 or 3.
+        input: the argument that takes x.
+        train, eval: how a layer is told to train and to infer.
+        names: gamma, beta, running_mean and running_var as the layer's attributes have them.
+        states: every combination of mode and arguments that matters, what the defaults give first.
+    """
+
+    layer: str
+    input: str
+    train: str
+    eval: str
+    names: dict[str, str]
+    states: Annotated[tuple[State, ...], BeforeValidator(tuple)]
+
+
 class Profile(Model):
     """What an adapter's ``profile.yaml`` holds.
 
@@ -95,6 +127,7 @@ class Profile(Model):
         options: what a target's specification may set, with the values admitted, the default first.
         parameters: argument of the framework's constructor → canonical parameter, null where a call's results do not
             depend on it (a name, a regulariser).
+        interface: what else the framework calls by names of its own; a page of differences needs it, a run does not.
     """
 
     framework: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -102,6 +135,7 @@ class Profile(Model):
     package: str
     options: dict[str, list[str]]
     parameters: dict[str, str | None]
+    interface: Interface | None = None
     conventions: Conditional
 
     def declared(self, case: Case, facts: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +148,7 @@ class Profile(Model):
         for convention in self.conventions:
             if not case.meets(convention.when, facts):
                 continue
-            for field in _AS_IN_CONVENTIONS:
+            for field in DECLARED:
                 if getattr(convention, field) is not None:
                     changes[field] = getattr(convention, field)
             if convention.eps is not None and case.kind == "native":

@@ -7,6 +7,11 @@ cases.jsonl          a line per case: where it stands, what it says, the digest 
 results.jsonl        a line per case and target, a line per case and pair; the last line counts them
 arrays.safetensors   the tensors observed, up to `ARRAY_LIMIT` elements each
 report.html, junit.xml, summary.md
+
+A tensor in results.jsonl is `ratio, max_abs, max_ulp, worst_index` and, of a target, what `conformance.evidence`
+gathers: `shape`; `worst`, the exact and the observed value and the bound there; `strip`, error over bound along the
+tensor; `ulps`, a histogram; `running`, the first channels of running statistics in cases of several steps. A line of a
+signature case has the constructor's real `signature`. Runs without these fields are read all the same.
 """
 
 from __future__ import annotations
@@ -27,11 +32,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO, Any
 
 from conformance.compare import TensorResult
 from conformance.errors import UsageError
+from conformance.evidence import Evidence, as_json
 from conformance.harness import Array
 from conformance.judge import Verdict
 from conformance.observation import Observation
@@ -116,9 +122,16 @@ class RunWriter:
         """Record what a case says; once, before its verdicts."""
         self.case_line(case_line(problem))
 
-    def verdict(self, case: str, target: str, verdict: Verdict, observation: Observation) -> None:
+    def verdict(
+        self,
+        case: str,
+        target: str,
+        verdict: Verdict,
+        observation: Observation,
+        evidence: Mapping[str, Evidence] = MappingProxyType({}),
+    ) -> None:
         """Record one case on one target, and its tensors."""
-        self.verdict_line(verdict_line(case, target, verdict, observation))
+        self.verdict_line(verdict_line(case, target, verdict, observation, evidence))
         for name, array in observation.tensors.items():
             self.array(f"{case}::{target}::{name}", array)
 
@@ -355,7 +368,13 @@ def case_line(problem: Problem) -> dict[str, Any]:
     }
 
 
-def verdict_line(case: str, target: str, verdict: Verdict, observation: Observation) -> dict[str, Any]:
+def verdict_line(
+    case: str,
+    target: str,
+    verdict: Verdict,
+    observation: Observation,
+    evidence: Mapping[str, Evidence] = MappingProxyType({}),
+) -> dict[str, Any]:
     """A line of results.jsonl: one case on one target."""
     signature = observation.signature
     return {
@@ -368,7 +387,7 @@ def verdict_line(case: str, target: str, verdict: Verdict, observation: Observat
         "because": verdict.because,
         "reason": verdict.reason,
         "seconds": round(verdict.seconds, 6),
-        "tensors": _tensors(verdict.tensors),
+        "tensors": _tensors(verdict.tensors, evidence),
         "tried": [{"name": each.name, "off": _finite(each.off)} for each in verdict.tried],
         "error": None if verdict.error is None else {"type": verdict.error.type, "message": verdict.error.message},
         "received": observation.received,
@@ -398,7 +417,9 @@ def _target(target: Target, start: Start | None) -> dict[str, Any]:
     }
 
 
-def _tensors(results: Mapping[str, TensorResult]) -> dict[str, Any]:
+def _tensors(
+    results: Mapping[str, TensorResult], evidence: Mapping[str, Evidence] = MappingProxyType({})
+) -> dict[str, Any]:
     return {
         name: {
             "ratio": _finite(result.ratio),
@@ -406,6 +427,7 @@ def _tensors(results: Mapping[str, TensorResult]) -> dict[str, Any]:
             "max_ulp": _finite(result.max_ulp),
             "worst_index": None if result.worst_index is None else list(result.worst_index),
             **({"problem": result.problem} if result.problem else {}),
+            **as_json(evidence.get(name)),
         }
         for name, result in results.items()
     }

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import datetime
 import hashlib
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -22,34 +20,27 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conformance import data
-from conformance.findings import cells, count, findings, pair_findings, rank
+from conformance.conversion import Row, Table
+from conformance.differences import Differences, differences
 from conformance.junit import junit
+from conformance.overview import many, overview, target_labels
+from conformance.proof import sides
 from conformance.report_data import embedded
 from conformance.run_folder import Run
 from conformance.safe_text import clean_all, markdown, markdown_cell, markdown_code
 
-#: What each verdict means, in the words of the report's key.
-MEANINGS = {
-    "conforms": "within rounding of exact arithmetic",
-    "conventional": "differs as the framework documents, and within rounding once that is applied",
-    "inaccurate": "right, but beyond the strict bound on rounding",
-    "refused": "the framework raised an exception",
-    "divergent": "computes something else",
-    "timeout": "took longer than admitted",
-    "crashed": "the process died",
-    "broken": "the adapter or the environment failed, not the framework",
-}
 #: A summary is read in a comment, not scrolled through; what is left out is counted.
 SUMMARY_LIMIT = 8_000
 SUMMARY_FINDINGS = 12
 SUMMARY_TARGETS = 12
 
-_BACKENDS = {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX", "openvino": "OpenVINO"}
-
 
 def write_reports(run: Run, folder: Path) -> None:
     """Write report.html, junit.xml and summary.md into a folder that is there."""
-    for name, text in (("report.html", html(run)), ("junit.xml", junit(run)), ("summary.md", summary(run))):
+    cleaned = _cleaned(run)
+    told = overview(cleaned)
+    texts = {"report.html": _html(cleaned, told), "junit.xml": junit(run), "summary.md": _summary(told)}
+    for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -59,131 +50,68 @@ def html(run: Run) -> str:
     Its Content-Security-Policy admits no request and no script or style but its own, by their digests: a text that
     slipped through the escaping would still not run.
     """
-    run = _cleaned(run)
-    style, scripts = _asset("style.css"), [_asset("case.js"), _asset("script.js")]
+    cleaned = _cleaned(run)
+    return _html(cleaned, overview(cleaned))
+
+
+def _html(run: Run, told: dict[str, Any]) -> str:
+    style, scripts = _asset("style.css"), [_asset(name) for name in ("charts.js", "case.js", "script.js")]
     admitted = " ".join(_digest(script) for script in scripts)
     policy = f"default-src 'none'; img-src data:; script-src {admitted}; style-src {_digest(style)}; "
     return (
         _templates(autoescape=True)
         .get_template("report.html.j2")
         .render(
-            _overview(run),
+            told,
             policy=policy + "base-uri 'none'; form-action 'none'",
             style=Markup(style),  # noqa: S704 - ours
             scripts=[Markup(script) for script in scripts],  # noqa: S704 - ours
-            data=Markup(embedded(run)),  # noqa: S704 - safe within a script element
+            data=embedded(run, proofs(told["differences"])),
         )
     )
 
 
 def summary(run: Run) -> str:
     """The run in Markdown, the worst first, in at most `SUMMARY_LIMIT` characters."""
-    overview = _overview(_cleaned(run))
+    return _summary(overview(_cleaned(run)))
+
+
+def _summary(told: dict[str, Any]) -> str:
     shown = SUMMARY_FINDINGS
     while True:
         template = _templates(autoescape=False).get_template("summary.md.j2")
-        text = template.render(overview, shown=shown, shown_targets=SUMMARY_TARGETS)
+        text = template.render(told, shown=shown, shown_targets=SUMMARY_TARGETS)
         if len(text) <= SUMMARY_LIMIT or not shown:
             return text[:SUMMARY_LIMIT]
         shown -= 1
 
 
-def headline(run: Run) -> str:
-    """The result in one sentence."""
-    labels = list(target_labels(run.targets).values())
-    devices = {_device(target) for target in run.targets}
-    on = f" on {devices.pop()}" if len(devices) == 1 else ""
-    if not labels or not run.verdicts:
-        return "Nothing ran: there is no verdict."
-    unexpected = len(run.unexpected)
-    result = f"{unexpected:,} unexpected" if unexpected else "all as expected"
-    return f"{_listed(labels)}{on}: {_many(len(run.verdicts), 'verdict')} on {_many(len(run.cases), 'case')}, {result}."
-
-
-def target_labels(targets: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Name → framework and version; what two targets share is told apart by device, and by name after that."""
-    labels = {target["name"]: _label(target) for target in targets}
-    if len({_device(target) for target in targets}) > 1:
-        labels = {target["name"]: f"{labels[target['name']]} on {_device(target)}" for target in targets}
-    number = Counter(labels.values())
-    return {name: f"{label} as {name}" if number[label] > 1 else label for name, label in labels.items()}
-
-
-def _label(target: dict[str, Any]) -> str:
-    facts = target["facts"]
-    label = f"{target['title']} {_release(facts.get('version', ''))}".strip()
-    if facts.get("backend"):
-        backend = _BACKENDS.get(facts["backend"], facts["backend"])
-        label += f" ({backend} {_release(facts.get('backend_version', ''))}".rstrip() + ")"
-    return label
-
-
-def _release(version: Any) -> str:
-    """2.13.0 of 2.13.0+cpu; the environment shows the whole."""
-    return str(version).partition("+")[0]
-
-
-def _device(target: dict[str, Any]) -> str:
-    return str(target["facts"].get("device", "cpu")).upper()
-
-
-def _overview(run: Run) -> dict[str, Any]:
-    """What both reports are made from."""
-    found = findings(run)
-    names = [target["name"] for target in run.targets]
+def difference_pages(run: Run) -> dict[str, str]:
+    """File name → a page in Markdown, for every two frameworks of a run whose profiles come with the suite."""
+    run = _cleaned(run)
+    template = _templates(autoescape=False).get_template("differences.md.j2")
     return {
-        "headline": headline(run),
-        "labels": target_labels(run.targets),
-        "names": names,
-        "totals": [(verdict, number, MEANINGS.get(verdict, "")) for verdict, number in count(run.verdicts)],
-        "per_target": {name: _per_target(run, name) for name in names},
-        "unexpected": [finding for finding in found if finding.unexpected],
-        "expected": [finding for finding in found if not finding.unexpected],
-        "number_unexpected": len(run.unexpected),
-        "cells": cells(run),
-        "cases_per_topic": Counter(case.get("topic") for case in run.cases.values()),
-        "number_cases": len(run.cases),
-        "verdicts": sorted({line["verdict"] for line in run.verdicts}, key=rank),
-        "pairs": pair_findings(run),
-        "absent": [target for target in run.info["targets"] if not target["ran"]],
-        "environment": _environment(run),
-        "facts": _facts(run),
+        f"{one.slug}.md": template.render(
+            one=one, suite=run.info["suite"], started=run.info["started"], command=shlex.join(run.info["command"])
+        )
+        for one in differences(run, sides(run, target_labels(run.targets)))
     }
 
 
-def _per_target(run: Run, name: str) -> dict[str, int]:
-    lines = [line for line in run.verdicts if line["target"] == name]
-    return {**dict(count(lines)), "unexpected": sum(line["status"] == "unexpected" for line in lines)}
+def proofs(found: Sequence[Differences]) -> dict[str, list[str]]:
+    """The address of every row of the API differences → the cases that prove it."""
+    return {
+        row_address(one, table, row): list(row.proof.cases)
+        for one in found
+        for table in one.tables
+        for row in table.rows
+        if row.proof.cases
+    }
 
 
-def _environment(run: Run) -> list[tuple[str, str]]:
-    """Where and when the run was made, and how to make it again."""
-    info, machine = run.info, run.info["platform"]
-    processor = machine["processor"] or machine["machine"]
-    return [
-        ("Command", shlex.join(info["command"])),
-        ("Suite", f"batchnorm-conformance {info['suite']}"),
-        ("Date", f"{info['started']}{_lasting(info['started'], info['finished'])}"),
-        ("System", machine["system"]),
-        ("Processor", f"{processor}, {_many(machine['cores'] or 0, 'core')}"),
-        ("Python", f"{machine['python']} (the suite's own)"),
-    ]
-
-
-def _lasting(started: str, finished: str) -> str:
-    try:
-        took = datetime.datetime.fromisoformat(finished) - datetime.datetime.fromisoformat(started)
-    except ValueError:
-        return ""
-    return f", in {_many(round(took.total_seconds()), 'second')}"
-
-
-def _facts(run: Run) -> list[tuple[str, list[str]]]:
-    """What the targets stated, a row per fact: its name, and its value on every target."""
-    names = dict.fromkeys(name for target in run.targets for name in target["facts"])
-    rows = [(name, [str(target["facts"].get(name, "")) for target in run.targets]) for name in names]
-    hosts = [target["host"] or "" for target in run.targets]
-    return [*rows, ("host", hosts)] if any(hosts) else rows
+def row_address(one: Differences, table: Table, row: Row) -> str:
+    """What the report's address calls a row."""
+    return f"{one.slug}: {' | '.join(text for text in row.cells if text)} ({table.title})"
 
 
 def _cleaned(run: Run) -> Run:
@@ -219,12 +147,14 @@ def _templates(autoescape: bool) -> Environment:
     environment.filters |= {
         "case_link": _case_link,
         "hash": lambda text: quote(str(text), safe="/,=:"),
-        "many": _many,
+        "many": many,
         "full_stop": _full_stop,
+        "row_address": row_address,
         "sentence": _sentence,
         "markdown": markdown,
         "code": markdown_code,
         "cell": markdown_cell,
+        "case_address": lambda case: "report.html#case=" + quote(str(case), safe=""),
     }
     return environment
 
@@ -232,15 +162,6 @@ def _templates(autoescape: bool) -> Environment:
 def _case_link(case: str) -> str:
     """The address of a case within the report."""
     return f"#case={quote(case, safe='/,=:')}"
-
-
-def _many(number: int, what: str) -> str:
-    """A number of things.
-
-    >>> _many(1, "case"), _many(1500, "case")
-    ('1 case', '1,500 cases')
-    """
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _sentence(text: str) -> str:
@@ -253,7 +174,3 @@ def _sentence(text: str) -> str:
 
 def _full_stop(text: str) -> str:
     return text if not text or text[-1] in ".!?…" else f"{text}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

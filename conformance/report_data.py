@@ -1,119 +1,290 @@
-"""The data that the HTML report carries for its script: every case in full, small enough for one file.
+"""The data that the HTML report carries for its script: every case in full, compressed, so that one file is enough.
 
-Texts repeat (a constructor call, a cause, an expectation), so each is stored once and named by its place in `texts`.
-A number keeps the digits that a person reads. A tensor is a row [name, ratio, max_abs, max_ulp, worst_index,
-problem], cut after its last value; one without any error is its name alone. Of a pair only the tensors that differ are
-kept, and the worst where none does: results.jsonl has the rest.
+An index says of every case what the list and its filters need. Details, which a case's own page needs, come in parts
+that are unpacked when one is looked at. Each is JSON, deflated (RFC 1950) and in base64, which no markup can end.
 """
 
 from __future__ import annotations
 
+import base64
+import importlib.util
+import itertools
 import json
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from conformance.findings import off, reason, topic
+from conformance.findings import agreement, causes, findings, off, reason, topic
 from conformance.run_folder import Run
 from conformance.safe_text import shorten
 
 #: Longer texts are cut in the middle; the run folder has them whole.
 TEXT_LIMIT = 4_000
+#: What is searched of a message.
+SEARCH_LIMIT = 300
+#: Details are unpacked so many cases at a time.
+PART = 40
+#: So many scripts are written into a report; the command repro writes the others.
+SCRIPTS = 400
 _PAIR_TENSORS = 6
 
 _PLAIN = re.compile(r"[A-Za-z_][\w .-]*")
 
 
-class Texts:
-    """Texts stored once each, in the order of their first use; the empty one is at 0, so it may be left out."""
+@dataclass(frozen=True)
+class Embedded:
+    """The index, and the details of every `PART` cases in the order of the index; base64."""
 
-    def __init__(self) -> None:
-        self._places: dict[str, int] = {"": 0}
-
-    def __call__(self, text: str | None) -> int:
-        """The place of a text; nothing counts as the empty text."""
-        return self._places.setdefault(shorten(text or "", TEXT_LIMIT), len(self._places))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+    index: str
+    details: tuple[str, ...]
 
 
-def embedded(run: Run) -> str:
-    """The run as JSON that is safe within a <script> element: no markup can end it."""
-    texts = Texts()
+def embedded(run: Run, proofs: Mapping[str, Sequence[str]]) -> Embedded:
+    """The run as the report's script reads it, with the cases that prove each row of the API differences."""
     targets = [target["name"] for target in run.info["targets"]]
-    cases = {name: _case(case, texts) for name, case in run.cases.items()}
+    verdicts: dict[str, list[dict[str, Any]]] = {name: [] for name in run.cases}
+    pairs: dict[str, list[dict[str, Any]]] = {name: [] for name in run.cases}
     for line in run.verdicts:
-        cases[line["case"]]["verdicts"].append(_verdict(line, targets, texts))
+        verdicts[line["case"]].append(line)
     for line in run.pairs:
-        cases[line["case"]]["pairs"].append(_pair(line, targets, texts))
-    data = {"targets": targets, "cases": list(cases.values()), "texts": list(texts)}
+        pairs[line["case"]].append(line)
+    odd = agreement(run).odd
+    index = [_entry(case, verdicts[name], pairs[name], targets, odd.get(name, "")) for name, case in run.cases.items()]
+    written = scripts(run)
+    details = [_details(case, verdicts[name], pairs[name], targets, written) for name, case in run.cases.items()]
+    places = {name: place for place, name in enumerate(run.cases)}
+    proved = {row: [places[name] for name in cases] for row, cases in proofs.items()}
+    return Embedded(
+        pack({"targets": targets, "part": PART, "scripts": writes_scripts(), "proofs": proved, "cases": index}),
+        tuple(pack(details[start : start + PART]) for start in range(0, len(details), PART)),
+    )
+
+
+def pack(data: Any) -> str:
+    """JSON data, deflated and in base64."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for harmful in "<>&":  # none has a meaning in JSON, so each stands within a string
-        text = text.replace(harmful, f"\\u{ord(harmful):04x}")
-    return text
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
-def _case(case: dict[str, Any], texts: Texts) -> dict[str, Any]:
+def writes_scripts() -> bool:
+    """Whether this suite writes stand-alone scripts that reproduce a verdict."""
+    return importlib.util.find_spec("conformance.repro") is not None
+
+
+def script_of(case: dict[str, Any], verdict: dict[str, Any], target: dict[str, Any]) -> str | None:
+    """A stand-alone script that shows a verdict in plain framework code; None where there is none."""
+    script: str | None = importlib.import_module("conformance.repro").of_stored(case, verdict, target)
+    return script
+
+
+def scripts(run: Run) -> dict[tuple[str, str], str]:
+    """Case and target → a script, for what people ask about first: a script takes some 20 ms to write.
+
+    That is every unexpected verdict, then every one that is neither right nor a refusal, then the worst case of every
+    cause on every target; `SCRIPTS` at most.
+    """
+    if not writes_scripts():
+        return {}
+    targets = {target["name"]: target for target in run.targets}
+    lines = {(line["case"], line["target"]): line for line in run.verdicts}
+    asked = [key for key, line in lines.items() if line["status"] == "unexpected"]
+    asked += [key for key, line in lines.items() if line["verdict"] not in ("conforms", "conventional", "refused")]
+    for finding in findings(run):
+        asked += list({at.target: (at.case, at.target) for at in reversed(finding.occurrences)}.values())
+    found = {}
+    for key in list(dict.fromkeys(asked))[:SCRIPTS]:
+        script = script_of(run.cases[key[0]], lines[key], targets[key[1]])
+        if script:
+            found[key] = script
+    return found
+
+
+def _entry(
+    case: dict[str, Any], verdicts: list[dict[str, Any]], pairs: list[dict[str, Any]], targets: list[str], odd: str
+) -> dict[str, Any]:
+    """What the list shows of a case and filters it by."""
+    differing = [line for line in pairs if line["agreement"] != "agree"]
+    return _without_empty(
+        {
+            "id": case["case"],
+            "topic": topic(case),
+            "about": case["about"],
+            "why": case["spec"].get("why"),
+            "dtypes": dtypes(case["spec"]),
+            "tensors": sorted({_bare(name) for line in (*verdicts, *differing) for name in _out_of_bound(line)}),
+            "odd": odd,
+            "differ": [
+                _without_empty({"pair": "~".join(line["pair"]), "because": line["because"]}) for line in differing
+            ],
+            "verdicts": [
+                _without_empty(
+                    {
+                        "target": targets.index(line["target"]),
+                        "verdict": line["verdict"],
+                        "unexpected": int(line["status"] == "unexpected"),
+                        "causes": list(causes(line)),
+                        "said": shorten(_said(line), SEARCH_LIMIT),
+                        "label": line["diagnosis"] or (line["error"] or {}).get("type"),
+                    }
+                )
+                for line in verdicts
+            ],
+        }
+    )
+
+
+def _said(line: dict[str, Any]) -> str:
+    """What is searched of a verdict beyond its cause."""
+    error = f"{line['error']['type']}: {line['error']['message']}" if line["error"] else ""
+    return "\n".join(text for text in (reason(line), error, line["received"]) if text)
+
+
+def _out_of_bound(line: dict[str, Any]) -> list[str]:
+    return [name for name, tensor in line["tensors"].items() if off(tensor) > 1]
+
+
+def _bare(name: str) -> str:
+    """running_var of running_var[2] and of running_var[2] as documented."""
+    return name.partition("[")[0]
+
+
+def dtypes(spec: Mapping[str, Any]) -> list[str]:
+    """The dtypes of a case's inputs and parameters."""
+    inputs = [step["input"] for step in spec.get("steps", ()) if isinstance(step, dict) and step.get("input")]
+    if spec.get("input") or not inputs:
+        inputs = [*inputs, spec.get("input")]
+    if spec.get("signature"):
+        return []
+    found = {(given or {}).get("dtype", "float32") for given in inputs}
+    return sorted(found | {dtype for dtype in [(spec.get("layer") or {}).get("dtype")] if dtype})
+
+
+def _details(
+    case: dict[str, Any],
+    verdicts: list[dict[str, Any]],
+    pairs: list[dict[str, Any]],
+    targets: list[str],
+    written: Mapping[tuple[str, str], str],
+) -> dict[str, Any]:
+    """What the page of a case shows beyond the list."""
     return {
-        "id": case["case"],
-        "topic": texts(topic(case)),
-        "file": texts(case["file"]),
+        "file": case["file"],
         "line": case["line"],
-        "about": texts(case["about"]),
-        "why": texts(case["spec"].get("why")),
-        "spec": texts(specification(case["spec"])),
-        "verdicts": [],
-        "pairs": [],
+        "spec": shorten(specification(case["spec"]), TEXT_LIMIT),
+        "steps": steps(case["spec"]),
+        "parameters": parameters(case["spec"]),
+        "verdicts": [_verdict(line, targets, written.get((line["case"], line["target"]))) for line in verdicts],
+        "pairs": [_pair(line, targets) for line in pairs],
     }
 
 
-def _verdict(line: dict[str, Any], targets: list[str], texts: Texts) -> dict[str, Any]:
+def _verdict(line: dict[str, Any], targets: list[str], script: str | None) -> dict[str, Any]:
     error = line["error"]
-    found = {
-        "target": targets.index(line["target"]),
-        "verdict": texts(line["verdict"]),
-        "unexpected": int(line["status"] == "unexpected"),
-        "expected": texts(line["expected"]),
-        "diagnosis": texts(line["diagnosis"]),
-        "because": texts(reason(line)),
-        "received": texts(line["received"]),
-        "seconds": _number(line["seconds"]),
-        "tensors": [_tensor(name, tensor, texts) for name, tensor in line["tensors"].items()],
-        "facts": [texts(fact) for fact in line["facts"]],
-        "error": [texts(error["type"]), texts(error["message"])] if error else None,
-    }
-    return {name: value for name, value in found.items() if value}
+    return _without_empty(
+        {
+            "target": targets.index(line["target"]),
+            "verdict": line["verdict"],
+            "unexpected": int(line["status"] == "unexpected"),
+            "expected": line["expected"],
+            "diagnosis": line["diagnosis"],
+            "because": shorten(reason(line), TEXT_LIMIT),
+            "tried": [[str(one["name"]), _number(one["off"])] for one in line.get("tried") or ()],
+            "received": line["received"],
+            "seconds": _number(line["seconds"]),
+            "tensors": [_tensor(name, tensor) for name, tensor in line["tensors"].items()],
+            "facts": [shorten(fact, TEXT_LIMIT) for fact in line["facts"]],
+            "error": [error["type"], shorten(error["message"], TEXT_LIMIT)] if error else None,
+            "script": script,
+        }
+    )
 
 
-def _pair(line: dict[str, Any], targets: list[str], texts: Texts) -> dict[str, Any]:
+def _pair(line: dict[str, Any], targets: list[str]) -> dict[str, Any]:
+    """A pair with the tensors that differ, and the worst where none does: results.jsonl has the rest."""
     ranked = sorted(line["tensors"].items(), key=lambda item: -off(item[1]))
     differing = [item for item in ranked if off(item[1]) > 1]
-    found = {
-        "pair": [targets.index(name) for name in line["pair"]],
-        "agree": int(line["agreement"] == "agree"),
-        "because": texts(line["because"]),
-        "tensors": [_tensor(name, tensor, texts) for name, tensor in (differing or ranked[:1])[:_PAIR_TENSORS]],
-        "differing": len(differing),
-        "compared": len(ranked),
-    }
-    return {name: value for name, value in found.items() if value}
+    return _without_empty(
+        {
+            "pair": [targets.index(name) for name in line["pair"]],
+            "agree": int(line["agreement"] == "agree"),
+            "because": line["because"],
+            "tensors": [_tensor(name, tensor) for name, tensor in (differing or ranked[:1])[:_PAIR_TENSORS]],
+            "differing": len(differing),
+            "compared": len(ranked),
+        }
+    )
 
 
-def _tensor(name: str, tensor: dict[str, Any], texts: Texts) -> list[Any]:
-    if tensor["ratio"] == 0 and not tensor.get("problem"):
-        return [texts(name)]
-    numbers = [_number(tensor[key]) for key in ("ratio", "max_abs", "max_ulp")]
-    row = [texts(name), *numbers, tensor["worst_index"]]
-    return [*row, texts(tensor["problem"])] if tensor.get("problem") else row
+def _tensor(name: str, tensor: dict[str, Any]) -> dict[str, Any]:
+    """A tensor with the digits that a person reads; `conformance.evidence` describes the fields."""
+    exact = tensor["ratio"] == 0 and not tensor.get("problem")
+    return _without_empty(
+        {
+            "name": name,
+            "exact": exact,
+            "ratio": _number(tensor["ratio"]),
+            "abs": _number(tensor["max_abs"]),
+            "ulp": _number(tensor["max_ulp"]),
+            "at": tensor["worst_index"],
+            "problem": shorten(tensor.get("problem") or "", TEXT_LIMIT),
+            "shape": tensor.get("shape"),
+            "worst": None if exact else tensor.get("worst"),
+            "strip": tensor.get("strip"),
+            "ulps": tensor.get("ulps"),
+            "running": tensor.get("running"),
+        }
+    )
 
 
-def _number(value: float | None) -> float | None:
-    """Three digits, in fewest characters."""
+def _without_empty(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields that say something; an absent number is 0, an absent text empty."""
+    return {name: value for name, value in fields.items() if value not in (None, 0, "", [], ())}
+
+
+def _number(value: float | None) -> float | str | None:
+    """Three digits, in fewest characters; beyond JSON's numbers in words."""
     if value is None:
         return None
     short = float(f"{value:.3g}")
     return int(short) if short.is_integer() and abs(short) < 1e6 else short
+
+
+def steps(spec: Mapping[str, Any]) -> list[list[str]]:
+    """Number, mode, input, dtype, cotangent and what else is asked; steps that ask the same are one row."""
+    if spec.get("signature"):
+        return []
+    rows = [_step(step, spec) for step in spec.get("steps", [{"mode": "train"}])]
+    found, first = [], 0
+    for _, alike in itertools.groupby(rows):
+        last = first + len(list(alike)) - 1
+        found.append([f"{first}" if first == last else f"{first} to {last}", *rows[first]])
+        first = last + 1
+    return found
+
+
+def _step(step: Mapping[str, Any], spec: Mapping[str, Any]) -> list[str]:
+    given = dict(step.get("input") or spec.get("input") or {})
+    dtype = str(given.pop("dtype", "float32"))
+    gradient = step.get("gradient") or spec.get("gradient")
+    cotangent = "none" if gradient is None else _inner(gradient) or "standard normal"
+    rest = {key: value for key, value in step.items() if key not in ("mode", "input", "gradient")}
+    asked = ", ".join(key if value is True else f"{key}: {_flow(value)}" for key, value in rest.items())
+    return [str(step["mode"]), shorten(_inner(given), 600), dtype, cotangent, asked]
+
+
+def parameters(spec: Mapping[str, Any]) -> list[list[str]]:
+    """What the case says of the layer: canonical parameters, or each framework's own arguments."""
+    if spec.get("layer") is not None:
+        meant = {"eps": 1e-5, "momentum": 0.1, "scale": True, "center": True, "track_running_stats": True}
+        return [[name, shorten(_flow(value), 400)] for name, value in {**meant, **spec["layer"]}.items()]
+    said = spec.get("native") or spec.get("signature") or {}
+    return [[framework, shorten(_inner(arguments), 600)] for framework, arguments in said.items()]
+
+
+def _inner(value: Mapping[str, Any] | None) -> str:
+    return ", ".join(f"{_flow(key)}: {_flow(item)}" for key, item in (value or {}).items())
 
 
 def specification(spec: dict[str, Any]) -> str:

@@ -107,6 +107,11 @@ class _Tensor(_Said):
     max_ulp: float | None = None
     worst_index: list[int] | None = None
     problem: str = ""
+    shape: list[int] = []
+    worst: list[float | str] = []
+    strip: str = ""
+    ulps: list[int] = []
+    running: list[list[float | str]] = []
 
 
 class _Error(_Said):
@@ -129,7 +134,7 @@ class _Verdict(_Said):
     received: str
     facts: list[str]
     digests: dict[str, str] = {}
-    signature: list[list[str | None]] | None = None
+    signature: list[list[str | None]] = []
 
 
 class _Pair(_Said):

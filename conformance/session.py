@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from conformance.carried import NothingCarried, carried, source_of
 from conformance.case import Case
+from conformance.evidence import gather
 from conformance.judge import Under, Verdict, judge
 from conformance.observation import Observation, broken
 from conformance.oracle import Oracle
@@ -98,7 +99,8 @@ def _side(oracle: Oracle, pool: Pool, target: Target, observation: Observation |
     if observation is None or not isinstance(start, Started):
         return None
     under = Under(target.name, target.profile, start.facts)
-    return Side(under, observation, judge(oracle, under, observation))
+    verdict = judge(oracle, under, observation)
+    return Side(under, observation, verdict, gather(oracle, under, observation, verdict))
 
 
 def _judge_pairs(oracle: Oracle, settled: Settled, targets: Sequence[Target]) -> None:

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from handmade_runs import BIASED, HOSTILE, REFUSED, UNEXPLAINED, hostile, large, pair, run, target, tensor, verdict
+from handmade_runs import (
+    BIASED,
+    HOSTILE,
+    REFUSED,
+    UNEXPLAINED,
+    Line,
+    hostile,
+    large,
+    pair,
+    run,
+    target,
+    tensor,
+    verdict,
+)
 
-from conformance import data
-from conformance.findings import findings, pair_findings
+from conformance import data, report_data
+from conformance.findings import agreement, findings, pair_findings
 from conformance.judge import VERDICTS
 from conformance.junit import junit
-from conformance.report import MEANINGS, SUMMARY_LIMIT, headline, html, summary, write_reports
-from conformance.report_data import embedded
+from conformance.overview import MEANINGS, headline, subject
+from conformance.report import SUMMARY_LIMIT, html, summary, write_reports
+from conformance.report_data import dtypes, embedded, steps
+from conformance.run_folder import Run
 from conformance.safe_text import clean
 
 
@@ -53,19 +71,37 @@ class Page(HTMLParser):
 # What is told.
 
 
-def test_the_headline_tells_who_ran_on_what_and_how_it_went() -> None:
+def test_the_headline_tells_whether_they_agree_and_whether_that_was_expected() -> None:
     keras = target("keras", "Keras", version="3.15.1", backend="tensorflow", backend_version="2.21.0")
-    lines = [verdict(on="torch"), verdict("divergent", "unexpected", on="keras", **UNEXPLAINED)]
-    found = headline(run(lines, targets=[target(), keras]))
-    assert found == "PyTorch 2.13.0 and Keras 3.15.1 (TensorFlow 2.21.0) on CPU: 2 verdicts on 1 case, 1 unexpected."
+    right = [verdict(on="torch"), verdict("conventional", on="keras", **BIASED)]
+    wrong = [verdict(on="torch"), verdict("divergent", "unexpected", on="keras", **UNEXPLAINED)]
+    apart, together = [pair("torch", "keras", "keras: unexplained")], [pair("torch", "keras")]
+    targets = [target(), keras]
+    two = [*together, pair("torch", "keras", "keras: running-variance-biased", of="a/2")]
+    runs = ((right, together), (right, two), (wrong, apart))
+    assert [headline(run(lines, pairs, targets)) for lines, pairs in runs] == [
+        "PyTorch and Keras agree in the one case that they share.",
+        "PyTorch and Keras agree in 1 of the 2 cases that they share; every difference is a known one.",
+        "1 verdict is unexpected. PyTorch and Keras differ in the one case that they share.",
+    ]
+    assert subject(run(wrong, apart, targets)) == (
+        "PyTorch 2.13.0 and Keras 3.15.1 (TensorFlow 2.21.0) on CPU: 2 verdicts on 1 case."
+    )
 
 
-def test_the_headline_tells_targets_of_one_framework_apart() -> None:
+def test_the_headline_of_one_target_counts_what_is_right() -> None:
+    lines = [verdict(of="a/1"), verdict("refused", of="a/2", **REFUSED)]
+    assert headline(run(lines)) == "1 of 2 verdicts are right, and all are as expected."
+    lines = [verdict(of="a/1"), verdict("divergent", "unexpected", of="a/2", **UNEXPLAINED)]
+    assert headline(run(lines)) == "1 verdict is unexpected; 1 of 2 verdicts are right."
+
+
+def test_targets_of_one_framework_are_told_apart() -> None:
     lines = [verdict(on="torch"), verdict(on="torch,execution=compiled")]
-    assert "PyTorch 2.13.0 as torch and PyTorch 2.13.0 as torch,execution=compiled on CPU" in headline(run(lines))
+    assert "PyTorch 2.13.0 as torch and PyTorch 2.13.0 as torch,execution=compiled on CPU" in subject(run(lines))
     lines = [verdict(on="torch"), verdict(on="cuda")]
-    found = headline(run(lines, targets=[target(), target("cuda", device="cuda")]))
-    assert found.startswith("PyTorch 2.13.0 on CPU and PyTorch 2.13.0 on CUDA: 2 verdicts on 1 case, all as expected")
+    found = subject(run(lines, targets=[target(), target("cuda", device="cuda")]))
+    assert found == "PyTorch 2.13.0 on CPU and PyTorch 2.13.0 on CUDA: 2 verdicts on 1 case."
 
 
 def test_a_run_of_nothing_says_so() -> None:
@@ -83,13 +119,14 @@ def test_every_verdict_has_a_meaning_and_a_colour() -> None:
     assert all(f".mark.v-{name} " in style for name in VERDICTS)
 
 
-def test_one_convention_is_told_once_per_target_with_all_its_cases() -> None:
+def test_one_convention_is_told_once_with_its_targets_and_cases() -> None:
     both = {"diagnosis": "default-eps-0.001+running-variance-biased", "because": "…"}
     lines = [verdict("conventional", of=f"a/{i}", on="keras", **(both if i == 0 else BIASED)) for i in range(5)]
+    lines.append(verdict("conventional", of="a/1", on="mindspore", **BIASED))
     found = {finding.cause: finding for finding in findings(run(lines))}
-    assert {name: len(finding.occurrences) for name, finding in found.items()} == {
-        "running-variance-biased": 5,
-        "default-eps-0.001": 1,
+    assert {name: (finding.cases, finding.targets) for name, finding in found.items()} == {
+        "running-variance-biased": (5, {"keras": 5, "mindspore": 1}),
+        "default-eps-0.001": (1, {"keras": 1}),
     }
     assert found["running-variance-biased"].sentence == "running_var is stored biased, without the n/(n−1) factor"
     assert found["running-variance-biased"].occurrences[0].note == "with default-eps-0.001"
@@ -132,7 +169,8 @@ def test_exceptions_that_differ_in_numbers_are_one_finding() -> None:
     ]
     (only,) = findings(run(lines))
     assert only.message == "ValueError: float32: 1 of 2, got size […]"
-    assert (only.cause, only.sentence, len(only.occurrences)) == ("ValueError", "", 2)
+    assert (only.cause, only.name) == ("ValueError: float32: … of …, got size […]", "")
+    assert (only.sentence, len(only.occurrences)) == ("", 2)
 
 
 def test_exceptions_expected_for_one_reason_are_one_finding_with_that_reason() -> None:
@@ -175,7 +213,25 @@ def test_the_matrix_counts_per_topic_and_target_and_links_to_these_cases() -> No
     assert "#topic=a%20b&target=torch&verdict=divergent" in links
     assert "#topic=a%20b&target=torch&status=unexpected" in links
     assert "#case=a%20b/2" in links
-    assert "1 divergent 1 1 unexpected" in page.text
+    assert "1 unexpected 1 1" in page.text
+
+
+def test_the_target_that_differs_from_all_others_is_the_odd_one_out() -> None:
+    def pairs(case: str, **apart: bool) -> list[Line]:
+        named = {"torch~mindspore": ("torch", "mindspore"), "torch~keras": ("torch", "keras")}
+        named["mindspore~keras"] = ("mindspore", "keras")
+        return [pair(*two, "differs" if apart.get("_".join(two)) else "", of=case) for two in named.values()]
+
+    lines = [
+        *pairs("a/together"),
+        *pairs("a/keras", torch_keras=True, mindspore_keras=True),
+        *pairs("a/nobody", torch_mindspore=True, torch_keras=True, mindspore_keras=True),
+        *pairs("a/chain", torch_keras=True),
+        pair("torch", "keras", "differs", of="a/two"),
+    ]
+    found = agreement(run([verdict()], lines))
+    assert (found.shared, found.together) == (5, 1)
+    assert found.odd == {"a/keras": "keras"}
 
 
 def test_the_environment_names_versions_machine_date_and_command() -> None:
@@ -188,32 +244,98 @@ def test_the_environment_names_versions_machine_date_and_command() -> None:
 # The data for the script.
 
 
-def test_the_data_tell_every_case_verdict_and_tensor() -> None:
+def unpack(text: str) -> Any:
+    """What the report's script does to get at the data."""
+    return json.loads(zlib.decompress(base64.b64decode(text)))
+
+
+def details(of: Run) -> list[Line]:
+    """The details of every case."""
+    return [case for part in embedded(of, {}).details for case in unpack(part)]
+
+
+def test_the_index_tells_what_the_list_shows_and_filters() -> None:
     lines = [verdict("divergent", "unexpected", **UNEXPLAINED), verdict(on="keras")]
-    found = json.loads(embedded(run(lines, [pair("torch", "keras", "torch: unexplained")])))
+    found = unpack(embedded(run(lines, [pair("torch", "keras", "torch: unexplained")]), {}).index)
+    assert found["targets"] == ["torch", "keras"]
     (only,) = found["cases"]
-    texts = found["texts"]
-    assert texts[only["why"]] == "Momentum is the classic porting mistake."
-    assert texts[only["spec"]] == "layer: {momentum: 0.1}\nsteps: [{mode: train}]"
+    assert only["why"] == "Momentum is the classic porting mistake."
+    assert (only["dtypes"], only["tensors"]) == (["float32"], ["running_var", "y"])
+    assert only["differ"] == [{"pair": "torch~keras", "because": "torch: unexplained"}]
     first, second = only["verdicts"]
-    assert (texts[first["verdict"]], first["unexpected"], texts[first["diagnosis"]]) == ("divergent", 1, "unexplained")
-    assert found["targets"][second["target"]] == "keras"
-    ((name, *numbers),) = first["tensors"]
-    assert (texts[name], *numbers) == ("y[0]", 53, 2.3e-7, 3, [2, 1])
+    assert (first["verdict"], first["unexpected"], first["causes"]) == ("divergent", 1, ["unexplained"])
+    assert (second["target"], second["verdict"]) == (1, "conforms")
+
+
+def test_the_index_names_the_cases_that_prove_a_row() -> None:
+    lines = [verdict(of=f"a/{i}") for i in range(3)]
+    found = unpack(embedded(run(lines), {"a rule": ["a/2", "a/0"]}).index)
+    assert found["proofs"] == {"a rule": [2, 0]}
+
+
+def test_the_details_tell_every_verdict_and_tensor() -> None:
+    tried = [{"name": "eps-ignored", "off": 12.3456}]
+    lines = [verdict("divergent", "unexpected", tried=tried, **UNEXPLAINED), verdict(on="keras")]
+    (only,) = details(run(lines, [pair("torch", "keras", "torch: unexplained")]))
+    assert only["spec"] == "layer: {momentum: 0.1}\nsteps: [{mode: train}]"
+    first, _ = only["verdicts"]
+    assert first["tried"] == [["eps-ignored", 12.3]]
+    (found,) = first["tensors"]
+    assert found == {"name": "y[0]", "ratio": 53, "abs": 2.3e-7, "ulp": 3, "at": [2, 1]}
     assert only["pairs"][0]["pair"] == [0, 1]
 
 
-def test_a_topic_named_like_a_verdict_confuses_nothing() -> None:
-    found = json.loads(embedded(run([verdict(of="conforms/1")])))
-    assert found["texts"][found["cases"][0]["verdicts"][0]["verdict"]] == "conforms"
-
-
-def test_an_exact_tensor_is_its_name_and_a_problem_is_told() -> None:
+def test_an_exact_tensor_says_so_and_a_problem_is_told() -> None:
     tensors = {"beta[0]": tensor(0.0), "y[0]": tensor(None, problem="is missing")}
-    found = json.loads(embedded(run([verdict(tensors=tensors)])))
-    exact, missing = found["cases"][0]["verdicts"][0]["tensors"]
-    assert len(exact) == 1
-    assert found["texts"][missing[-1]] == "is missing"
+    (only,) = details(run([verdict(tensors=tensors)]))
+    exact, missing = only["verdicts"][0]["tensors"]
+    assert exact["exact"]
+    assert "ratio" not in missing
+    assert missing["problem"] == "is missing"
+
+
+def test_what_was_gathered_of_a_tensor_reaches_the_page() -> None:
+    gathered = {"shape": [2, 3], "worst": [1.0, 1.5, 0.01], "strip": "ABg", "ulps": [0, 3], "running": [[1.0], [1.5]]}
+    (only,) = details(run([verdict(tensors={"y[0]": tensor(53.0, **gathered)})]))
+    (found,) = only["verdicts"][0]["tensors"]
+    assert {name: found[name] for name in gathered} == gathered
+
+
+def test_scripts_are_written_for_what_people_ask_about_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_data, "writes_scripts", lambda: True)
+    monkeypatch.setattr(report_data, "script_of", lambda case, line, on: f"{case['case']} {on['name']}")
+    biased = [
+        verdict("conventional", of=f"a/biased-{i}", on="keras", **BIASED, tensors={"y[0]": tensor(i)}) for i in range(9)
+    ]
+    wrong = [verdict("divergent", status, of=f"a/{status}", **UNEXPLAINED) for status in ("expected", "unexpected")]
+    lines = [verdict(of="a/right"), *biased, *wrong]
+    assert list(report_data.scripts(run(lines)).values()) == [
+        "a/unexpected torch",
+        "a/expected torch",
+        "a/biased-8 keras",
+    ]
+    monkeypatch.setattr(report_data, "SCRIPTS", 1)
+    assert list(report_data.scripts(run(lines)).values()) == ["a/unexpected torch"]
+
+
+def test_steps_that_ask_the_same_are_one_row() -> None:
+    spec = {
+        "layer": {"momentum": 0.5},
+        "input": {"shape": [2, 3], "constant": 1.0, "dtype": "float16"},
+        "gradient": {},
+        "steps": [{"mode": "train"}, {"mode": "train"}, {"mode": "eval", "frozen": True}],
+    }
+    assert steps(spec) == [
+        ["0 to 1", "train", "shape: [2, 3], constant: 1.0", "float16", "standard normal", ""],
+        ["2", "eval", "shape: [2, 3], constant: 1.0", "float16", "standard normal", "frozen"],
+    ]
+
+
+def test_a_case_has_the_dtypes_of_its_inputs_and_its_layer() -> None:
+    own = {"mode": "eval", "input": {"shape": [1, 1], "dtype": "bfloat16"}}
+    spec = {"layer": {"dtype": "float64"}, "input": {"shape": [2, 3]}, "steps": [{"mode": "train"}, own]}
+    assert dtypes(spec) == ["bfloat16", "float32", "float64"]
+    assert dtypes({"signature": {"torch": {}}}) == []
 
 
 def test_a_run_of_the_size_of_the_corpus_stays_within_five_megabytes() -> None:
@@ -226,7 +348,8 @@ def test_a_run_of_the_size_of_the_corpus_stays_within_five_megabytes() -> None:
 def test_hostile_texts_are_text_in_html() -> None:
     text = html(hostile())
     page = Page(text)
-    assert [attributes.get("id") for tag, attributes in page.elements if tag == "script"] == ["data", None, None]
+    scripts = [attributes for tag, attributes in page.elements if tag == "script"]
+    assert [one.get("id") or one.get("class") for one in scripts] == ["data", "details", None, None, None]
     assert not [tag for tag, _ in page.elements if tag == "img"]
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     assert '</script><img src=x onerror="alert(1)">' in page.text
@@ -235,8 +358,8 @@ def test_hostile_texts_are_text_in_html() -> None:
 
 def test_hostile_texts_do_not_end_the_data() -> None:
     page = Page(html(hostile()))
-    assert not set("<>&") & set(page.data)
-    (only,) = json.loads(page.data)["cases"]
+    assert re.fullmatch("[A-Za-z0-9+/=]+", page.data)
+    (only,) = unpack(page.data)["cases"]
     assert only["id"] == f"topic/{clean(HOSTILE)}"
 
 
@@ -244,7 +367,8 @@ def test_hostile_texts_are_text_in_markdown() -> None:
     text = summary(hostile())
     assert not set("\x1b\x07\u202e") & set(text)
     kinds, written = parsed(text)
-    assert kinds <= {"text", "code_inline", "softbreak", "strong_open", "strong_close"}
+    assert kinds <= {"text", "code_inline", "softbreak", "strong_open", "strong_close", "link_open", "link_close"}
+    assert set(re.findall(r"\]\(([^)#]*)", text)) == {"report.html"}
     assert '<img src=x onerror="alert(1)">' in written
     assert "@team" not in written  # outside of code, which mentions nobody
     assert text.count("#### ") == 1
@@ -283,7 +407,7 @@ def test_the_summary_is_worst_first() -> None:
     ]
     text = summary(run(lines))
     assert (
-        text.index("2 unexpected")
+        text.index("2 verdicts are unexpected")
         < text.index("**divergent**")
         < text.index("**inaccurate**")
         < text.index("1 known difference")
@@ -308,8 +432,9 @@ def test_the_summary_keeps_its_size_whatever_happens() -> None:
 
 def test_the_summary_of_a_clean_run_is_short() -> None:
     text = summary(run([verdict(), verdict("conventional", of="a/3", **BIASED)]))
-    assert "all as expected" in text
-    assert len(text.splitlines()) < 12
+    assert "all are as expected" in text
+    assert "`torch`, 1 case: running\\_var is stored biased" in text
+    assert len(text.splitlines()) < 14
 
 
 def test_the_reports_are_written_beside_the_run(tmp_path: Path) -> None:
@@ -324,7 +449,7 @@ def colours(scheme: int) -> dict[str, tuple[float, ...]]:
     """The colours that the style names in its first :root block, which is light, or its second."""
     style = (data.folder("reports") / "style.css").read_text(encoding="utf-8")
     block = style.split(":root {")[1 + scheme].split("}")[0]
-    found = re.findall(r"--([a-z]+): #([0-9a-f]{6});", block)
+    found = re.findall(r"--([a-z0-9]+): #([0-9a-f]{6});", block)
     return {name: tuple(int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)) for name, code in found}
 
 
@@ -342,7 +467,7 @@ def contrast(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_every_word_has_the_contrast_of_wcag_aa(scheme: int) -> None:
     found = colours(scheme)
-    for name in (*VERDICTS, "ink", "muted", "link"):
+    for name in (*VERDICTS, "ink", "muted", "link", "over"):
         assert contrast(found[name], found["paper"]) >= 4.5, name
         assert contrast(found[name], found["tint"]) >= 4.5, name
     for name in VERDICTS:

@@ -159,7 +159,7 @@ def _judge_all(writer: RunWriter, pool: Pool, cases: Sequence[Case], console: Co
             case = settled.problem.case
             writer.case(settled.problem)
             for name, side in settled.sides.items():
-                writer.verdict(case.id, name, side.verdict, side.observation)
+                writer.verdict(case.id, name, side.verdict, side.observation, side.evidence)
             for (a, b), agreement in settled.pairs.items():
                 writer.pair(case.id, a, b, agreement)
 

@@ -162,10 +162,12 @@ def _findings(halves: Sequence[Half | None]) -> Iterable[Row]:
         if half is None:
             continue
         for finding in findings(half.run):
-            if finding.target == half.target and not (finding.verdict in _ANSWERED and not finding.unexpected):
-                for occurrence in finding.occurrences:
-                    key = _key(finding, occurrence.case)
-                    kept.setdefault(key, {}).setdefault(position, []).append(half.lines[occurrence.case])
+            if finding.verdict in _ANSWERED and not finding.unexpected:
+                continue
+            for occurrence in finding.occurrences:
+                if occurrence.target == half.target:
+                    line = half.lines[occurrence.case]
+                    kept.setdefault(_key(finding, line), {}).setdefault(position, []).append(line)
     for (kind, title), by_version in sorted(kept.items(), key=lambda item: -max(map(len, item[1].values()))):
         cases = {line["case"] for lines in by_version.values() for line in lines}
         cells = tuple(
@@ -175,13 +177,13 @@ def _findings(halves: Sequence[Half | None]) -> Iterable[Row]:
         yield Row(kind, title, cells, min(cases))
 
 
-def _key(finding: Finding, case: str) -> tuple[Kind, str]:
+def _key(finding: Finding, line: Line) -> tuple[Kind, str]:
     """What makes two findings one in different versions: a refusal's declared reason, else its type and case."""
-    base = case.partition("[")[0]
+    base = line["case"].partition("[")[0]
+    cause = finding.name or (line["error"] or {}).get("type", finding.verdict)
     if finding.verdict == "refused":
-        words = finding.sentence if finding.sentence and not finding.unexpected else f"{finding.cause} in {base}"
-        return "refused", words if finding.cause in words else f"{finding.cause}: {words}"
-    cause = finding.cause
+        words = finding.sentence if finding.sentence and not finding.unexpected else f"{cause} in {base}"
+        return "refused", words if cause in words else f"{cause}: {words}"
     if finding.verdict in _ANSWERED:
         return "finding", f"{finding.verdict} where it was expected to be {finding.expected}: {base}"
     if cause in ("unexplained", finding.verdict) or finding.verdict in ("crashed", "timeout", "broken"):

@@ -1,0 +1,119 @@
+"""What proves a statement about two frameworks: the cases of which it holds, and the profiles that claim it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from conformance.case import matches
+from conformance.findings import Line, off
+from conformance.profile import Convention, Profile, open_adapter
+from conformance.run_folder import Run
+from conformance.target import bundled
+
+#: Conditions that ask of a target, not of a case.
+_OF_TARGET = ("version", "device", "execution", "backend")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The cases of a run that show what a row says: ids, claims first; and how many went otherwise than expected."""
+
+    cases: tuple[str, ...] = ()
+    unexpected: int = 0
+
+
+@dataclass(frozen=True)
+class Side:
+    """One framework: its profile, the target that stands for it, and what that target stated of itself."""
+
+    profile: Profile
+    target: str
+    facts: Mapping[str, str]
+    label: str
+
+    @property
+    def framework(self) -> str:
+        """The framework's name in case files."""
+        return self.profile.framework
+
+    @property
+    def name(self) -> str:
+        """The framework's name for people."""
+        return self.profile.name
+
+
+def sides(run: Run, labels: Mapping[str, str]) -> tuple[Side, ...]:
+    """The frameworks of a run whose profiles come with the suite, each by its first target that ran."""
+    found: dict[str, Side] = {}
+    adapters = bundled()
+    for target in run.targets:
+        framework = target["framework"]
+        if framework not in adapters or framework in found:
+            continue
+        profile = open_adapter(adapters[framework]).profile
+        if profile.name == target["title"]:  # not someone's own adapter of the same framework
+            facts = {**target["options"], **target["facts"]}
+            found[framework] = Side(profile, target["name"], facts, labels[target["name"]])
+    return tuple(found.values())
+
+
+def standing(side: Side) -> list[tuple[Convention, dict[str, Any]]]:
+    """The conventions that hold on this target, with what else they ask of a case."""
+    found = []
+    for convention in side.profile.conventions:
+        of_target = {key: value for key, value in convention.when.items() if key in _OF_TARGET and key in side.facts}
+        if matches(of_target, dict(side.facts)):
+            found.append((convention, {key: v for key, v in convention.when.items() if key not in of_target}))
+    return found
+
+
+class Lines:
+    """A run's lines, found by case and target, and what they prove."""
+
+    def __init__(self, run: Run) -> None:
+        self.cases = run.cases
+        self.verdicts = {(line["case"], line["target"]): line for line in run.verdicts}
+        self.pairs = {(line["case"], *line["pair"]): line for line in run.pairs}
+
+    def pair(self, case: str, a: Side, b: Side) -> Line | None:
+        """The line of a pair, in whichever order."""
+        return self.pairs.get((case, a.target, b.target)) or self.pairs.get((case, b.target, a.target))
+
+    def native(self, side: Side, case: Line) -> dict[str, Any] | None:
+        """Canonical parameter → what a native case gives it on this framework; None for other cases."""
+        arguments = (case["spec"].get("native") or {}).get(side.framework)
+        if arguments is None:
+            return None
+        known = side.profile.parameters
+        return {known[name] or name: value for name, value in arguments.items() if name in known}
+
+    def where(self, sides: Sequence[Side], holds: Callable[[str, Line], bool]) -> Proof:
+        """The cases that all these sides ran and of which the condition holds."""
+        return self.proof(
+            (name, [self.verdicts[name, side.target] for side in sides])
+            for name, case in self.cases.items()
+            if all((name, side.target) in self.verdicts for side in sides) and holds(name, case)
+        )
+
+    def agree(self, a: Side, b: Side, case: str, tensor: str) -> bool:
+        """Whether the two return the same of a tensor in every step, and return it at all."""
+        line = self.pair(case, a, b) or {"tensors": {}}
+        found = [off(result) for name, result in line["tensors"].items() if name.startswith(f"{tensor}[")]
+        return bool(found) and max(found) <= 1
+
+    def proof(self, found: Iterable[tuple[str, Sequence[Line]]]) -> Proof:
+        """Cases with the verdicts that speak of them."""
+        said: dict[str, bool] = {}
+        for name, lines in found:
+            said[name] = said.get(name, False) or any(line["status"] == "unexpected" for line in lines)
+        named = sorted(said, key=lambda name: (not name.startswith("claims/"), len(name)))
+        return Proof(tuple(named), sum(said.values()))
+
+    def signature(self, side: Side) -> dict[str, str | None]:
+        """The constructor's real parameters and defaults, as the run's signature cases saw them; empty if none did."""
+        for (_, target), line in self.verdicts.items():
+            if target == side.target and line.get("signature"):
+                return {name: default for name, default in line["signature"] if name is not None}
+        return {}

@@ -1,0 +1,135 @@
+"""What is gathered of a tensor when it is judged: enough to draw it without the reference."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_run
+from builders import answer, oracle, under, verdict
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from conformance.arithmetic import Array
+from conformance.conventions import CANONICAL, Conventions
+from conformance.evidence import LEVELS, PARTS, WITHIN, Evidence, gather, histogram, strip
+from conformance.observation import Observation
+from conformance.oracle import Oracle
+from conformance.record import RunWriter
+from conformance.run_folder import read
+
+BIASED = CANONICAL.but(running_variance="biased")
+STEPS = ["train", "train", "eval"]
+
+
+def gathered(of: Oracle, conventions: Conventions = CANONICAL, **changed: Array | None) -> dict[str, Evidence]:
+    target = under({"running_variance": "biased"}) if conventions == BIASED else under()
+    observation = answer(of, conventions, target, **changed)
+    return gather(of, target, observation, verdict(of, observation, target))
+
+
+def exact(of: Oracle, name: str, conventions: Conventions = CANONICAL) -> Array:
+    return np.ascontiguousarray(of.arithmetic.lower(of.expected(under().profile, conventions)[name].value))
+
+
+def test_the_worst_element_is_told_with_its_reference_and_bound() -> None:
+    of = oracle(steps=STEPS)
+    wrong = exact(of, "y[1]").astype(np.float32)
+    wrong[2, 1, 3, 4] += 1.0
+    found = gathered(of, y_1=wrong)["y[1]"]
+    reference, observed, bound = found.worst
+    assert reference == pytest.approx(exact(of, "y[1]")[2, 1, 3, 4], rel=1e-8)
+    assert observed == pytest.approx(wrong[2, 1, 3, 4], rel=1e-8)
+    assert 0 < bound < 1e-3
+    assert found.shape == (4, 3, 5, 5)
+
+
+def test_a_strip_shows_where_along_the_tensor_an_error_is() -> None:
+    of = oracle(steps=["train"])
+    wrong = exact(of, "y[0]").astype(np.float32)
+    wrong.reshape(-1)[150] += 1.0  # element 150 of 300: part 32 of 64
+    levels = [LEVELS.index(code) for code in gathered(of, y_0=wrong)["y[0]"].strip]
+    assert len(levels) == PARTS
+    assert [place for place, level in enumerate(levels) if level > WITHIN] == [32]
+
+
+def test_a_number_where_there_should_be_none_is_the_last_level() -> None:
+    of = oracle(steps=["train"])
+    wrong = exact(of, "y[0]").astype(np.float32)
+    wrong.reshape(-1)[0] = np.nan
+    found = gathered(of, y_0=wrong)["y[0]"]
+    assert found.strip[0] == LEVELS[-1]
+    assert set(found.strip[1:]) != {LEVELS[-1]}
+
+
+def test_running_statistics_are_followed_with_the_canonical_reading_where_it_is_another() -> None:
+    of = oracle(steps=STEPS)
+    found = gathered(of, BIASED)
+    reading, observed, canonical = found["running_var[0]"].running
+    assert reading == pytest.approx(observed, rel=1e-5)
+    assert reading == pytest.approx(exact(of, "running_var[0]", BIASED), rel=1e-5)
+    assert canonical == pytest.approx(exact(of, "running_var[0]"), rel=1e-5)
+    assert len(found["running_mean[0]"].running) == 2  # there the two readings are one
+    assert found["y[0]"].running == ()
+
+
+def test_nothing_is_followed_over_a_single_step() -> None:
+    of = oracle(steps=["train"])
+    assert all(not found.running for found in gathered(of).values())
+
+
+def test_of_a_tensor_of_another_shape_or_none_nothing_is_gathered() -> None:
+    of = oracle(steps=["train"])
+    found = gathered(of, y_0=np.zeros((2, 2), np.float32), dx_0=None)
+    assert not {"y[0]", "dx[0]"} & set(found)
+
+
+@given(arrays(np.float64, st.integers(1, 300), elements=st.floats(0, 1e6)))
+def test_a_strip_never_understates_and_tells_within_from_beyond(ratio: Array) -> None:
+    codes = strip(ratio)
+    assert len(codes) == min(PARTS, ratio.size)
+    levels = np.array([LEVELS.index(code) for code in codes])
+    assert (levels.max() > WITHIN) == (ratio.max() > 1)
+    told = 2.0 ** ((levels.max() - WITHIN) / 2)
+    assert levels.max() == len(LEVELS) - 2 or levels.max() == 0 or told >= ratio.max() * (1 - 1e-12)
+
+
+@given(arrays(np.float64, st.integers(1, 100), elements=st.floats(0, 1e12)))
+def test_a_histogram_counts_every_element(ulps: Array) -> None:
+    counts = histogram(ulps)
+    assert sum(counts) == ulps.size
+    assert counts[0] == (ulps == 0).sum()
+    assert sum(counts[:3]) == (ulps <= 1).sum()
+
+
+def test_evidence_is_recorded_and_read(tmp_path: Path) -> None:
+    found = Evidence((1, 3), (1.5, 1.25, 1e-3), "ABg", (1, 2), ((1.0,), (float("nan"),)))
+    ran, *_ = tiny_run.targets()
+    one = tiny_run.problem()
+    with RunWriter(tmp_path / "run", ["conformance", "run"]) as writer:
+        writer.case(one)
+        writer.verdict(one.case.id, ran.name, tiny_run.CONFORMING, Observation(), {"y[0]": found})
+        writer.finish(tiny_run.targets(), tiny_run.starts())
+        writer.publish()
+    (line,) = read(tmp_path / "run").verdicts
+    assert line["tensors"]["y[0]"] | {"ratio": 0.25} == {
+        "ratio": 0.25,
+        "max_abs": 1e-7,
+        "max_ulp": 2.0,
+        "worst_index": [0, 2],
+        "shape": [1, 3],
+        "worst": [1.5, 1.25, 1e-3],
+        "strip": "ABg",
+        "ulps": [1, 2],
+        "running": [[1.0], ["nan"]],
+    }
+
+
+def test_a_run_without_evidence_is_read_all_the_same(tmp_path: Path) -> None:
+    run = tiny_run.write(tmp_path / "run")
+    assert "strip" not in (run / "results.jsonl").read_text(encoding="utf-8")
+    assert json.loads((run / "run.json").read_text(encoding="utf-8"))["format"] == 1
+    assert read(run).verdicts
