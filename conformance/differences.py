@@ -42,6 +42,7 @@ MEANINGS = {
 #: What a field of `Conventions` decides, in words.
 DECISIONS = {
     "running_variance": "Running variance",
+    "least_eps": "What a lower ε is raised to",
     "default_mode": "Mode of a new layer",
     "mode_lasts": "A mode holds for later calls that name none",
     "frozen": "A frozen layer in training mode",
