@@ -139,12 +139,12 @@ def test_runs_of_before_there_were_digests_are_compared_by_their_arrays() -> Non
         assert became(old, line(), ulp=ulp).tensors[0].change == change
 
 
-def halves(before: list[Line], after: list[Line], **facts: str) -> tuple[Half, Half]:
+def halves(before: list[Line], after: list[Line], **facts: Any) -> tuple[Half, Half]:
     new = run(after, targets=[target(**facts)])
     return Half(run(before, targets=[target()]), "torch"), Half(new, "torch")
 
 
-def whole(before: list[Line], after: list[Line], asked: frozenset[str] | None = None, **facts: str) -> Comparison:
+def whole(before: list[Line], after: list[Line], asked: frozenset[str] | None = None, **facts: Any) -> Comparison:
     old, new = halves(before, after, **facts)
     for half in (old, new):
         object.__setattr__(half.run, "array", lambda *_: None)  # no file lies behind these runs

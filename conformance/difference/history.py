@@ -94,9 +94,10 @@ def _version(half: Half) -> Version:
     for line in half.lines.values():
         totals[line["verdict"]] = totals.get(line["verdict"], 0) + 1
         totals["unexpected"] = totals.get("unexpected", 0) + (line["status"] == "unexpected")
-    release = str(facts.get("backend_version") or facts.get("version", "")).partition("+")[0]
-    keras = f" (Keras {facts['version']})" if facts.get("backend_version") else ""
-    return Version(half.target, release + keras, facts, totals)
+    label = str(facts.get("version", "")).partition("+")[0]
+    if facts.get("backend_version"):
+        label += f" on {facts['backend']} {facts['backend_version']}"
+    return Version(half.target, label, facts, totals)
 
 
 def _conventions(halves: Sequence[Half | None]) -> Iterable[Row]:
