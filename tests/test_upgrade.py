@@ -141,7 +141,7 @@ def test_history_goes_on_past_a_version_that_cannot_be_had(conformance: Command,
     said = conformance("history", old_run, "./tinyframe==9.9", "-p", "small.yaml", "-o", "gap")
     assert said.code == 3
     text = (folder / "gap" / "history.md").read_text()
-    assert "| running-variance-biased | 2 | did not run |" in text
+    assert "| conventional | 2 | did not run |" in text
     assert "No matching distribution found" in text
 
 
