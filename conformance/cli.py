@@ -167,6 +167,7 @@ def history(
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes per version.")] = 1,
     device: Device = "cpu",
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one case may take.")] = 120.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Take the versions whose runs --out has already.")] = False,
 ) -> None:
     """Show versions side by side: where each convention and each finding appears and disappears.
 
@@ -174,7 +175,7 @@ def history(
     """
     from conformance.commands.history import show_history
 
-    raise typer.Exit(show_history(what, paths or [], select, out, jobs, device, timeout))
+    raise typer.Exit(show_history(what, paths or [], select, out, jobs, device, timeout, resume))
 
 
 @app.command()

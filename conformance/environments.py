@@ -182,9 +182,9 @@ def _base(recipe: Recipe) -> str:
     wanted = SpecifierSet(f"=={named}.*" if recipe.exact else named)
     if wanted.contains(_version(sys.executable) or ""):
         return sys.executable
-    fitting = [(version, path) for path in _pythons() if (version := _version(path)) and wanted.contains(version)]
+    fitting = [(version, path) for path in pythons() if (version := _version(path)) and wanted.contains(version)]
     if not fitting:
-        seen = ", ".join(sorted({version for path in _pythons() if (version := _version(path))}, key=_order))
+        seen = ", ".join(sorted({version for path in pythons() if (version := _version(path))}, key=_order))
         raise NotBuilt(
             f"no environment for {recipe.title}: it needs Python {wanted}, and here are {seen}",
             hint="install one, or name its path with python=",
@@ -197,7 +197,7 @@ def _order(version: str) -> tuple[int, ...]:
 
 
 @cache
-def _pythons() -> tuple[str, ...]:
+def pythons() -> tuple[str, ...]:
     """Interpreters on the PATH, of pyenv and of uv."""
     on_path = [found for minor in range(8, 20) if (found := shutil.which(f"python3.{minor}"))]
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"

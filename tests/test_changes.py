@@ -144,7 +144,7 @@ def halves(before: list[Line], after: list[Line], **facts: Any) -> tuple[Half, H
     return Half(run(before, targets=[target()]), "torch"), Half(new, "torch")
 
 
-def whole(before: list[Line], after: list[Line], asked: frozenset[str] | None = None, **facts: str) -> Comparison:
+def whole(before: list[Line], after: list[Line], asked: frozenset[str] | None = None, **facts: Any) -> Comparison:
     old, new = halves(before, after, **facts)
     for half in (old, new):
         object.__setattr__(half.run, "array", lambda *_: None)  # no file lies behind these runs

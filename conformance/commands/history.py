@@ -18,7 +18,7 @@ from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.run import COULD_NOT_RUN, execute, provided
 from conformance.difference import page
-from conformance.difference.changes import Half
+from conformance.difference.changes import CHANGES, Half
 from conformance.difference.history import Cell, History, Row, Version, history
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS
@@ -29,7 +29,7 @@ from conformance.session import targets_of
 from conformance.target import Target, bundled, configured, parse
 
 #: Sections of the table, in order.
-KINDS = (("convention", "Conventions"), ("refused", "Refusals"), ("finding", "Findings"))
+KINDS = (("convention", "Convention"), ("refused", "Refusal"), ("finding", "Finding"))
 
 
 def show_history(
@@ -40,6 +40,7 @@ def show_history(
     jobs: int,
     device: str,
     timeout: float,
+    resume: bool,
 ) -> int:
     """Run every version, one after another, and write the table; return the exit code.
 
@@ -51,6 +52,9 @@ def show_history(
     out = out or default_folder()
     columns: dict[str, list[Half | Version]] = {}
     for text in _expanded(named):
+        stored = out / safe_name(text)
+        if resume and (stored / "run.json").is_file():
+            text = str(stored)
         title, column = _column(console, text, paths, select, out, jobs, device, timeout)
         columns.setdefault(title, []).append(column)
     histories = [history(title, of) for title, of in columns.items()]
@@ -149,7 +153,11 @@ def _values(
         f"{len(topics)} topics: {', '.join(topics)}.",
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["conformance", *sys.argv[1:]]),
-        "system": ", ".join(str(machine[key]) for key in ("system", "processor") if machine.get(key)),
+        "system": f"{str(machine.get('system', '')).partition('-')[0]} {machine.get('machine', '')}, "
+        f"{machine.get('processor', '')}",
+        "changes": [
+            change for change in CHANGES if any(v.since and v.since[change] for one in histories for v in one.versions)
+        ],
         "histories": histories,
         "kinds": KINDS,
         "verdicts": [
@@ -159,16 +167,17 @@ def _values(
 
 
 def _spaced(text: str) -> str:
-    """Markdown without runs of empty lines."""
+    """Markdown with one empty line between blocks and none within a table, of which the template leaves some."""
     lines: list[str] = []
-    for line in text.splitlines():
-        if line.strip() or (lines and lines[-1]):
-            lines.append(line.rstrip())
-    kept = [
-        line
-        for position, line in enumerate(lines)
-        if line or not (0 < position < len(lines) - 1 and lines[position - 1][:1] == lines[position + 1][:1] == "|")
-    ]
+    for line in map(str.rstrip, text.splitlines()):
+        if line or (lines and lines[-1]):
+            lines.append(line)
+
+    def within(at: int) -> bool:
+        before, after, next_ = (lines[at + step : at + step + 1] or [""] for step in (-1, 1, 2))
+        return before[0][:1] == after[0][:1] == "|" and not next_[0].startswith("| ---")
+
+    kept = [line for at, line in enumerate(lines) if line or (at and not within(at))]
     return "\n".join(kept).strip() + "\n"
 
 

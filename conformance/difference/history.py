@@ -5,11 +5,12 @@ Pure functions of stored runs, one per version.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from conformance.difference.changes import Half
+from conformance.difference.changes import Change, Half, compare
 from conformance.findings import Finding, Line, findings, parts
 
 Kind = Literal["convention", "refused", "finding"]
@@ -58,13 +59,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Version:
-    """A column: a version that ran, or why it did not."""
+    """A column: a version that ran, or why it did not.
+
+    Attributes:
+        totals: verdict → how many cases; and how many are unexpected.
+        since: class of change → how many cases, against the version before; None for the first.
+
+    """
 
     name: str
     label: str
     facts: dict[str, str] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     missing: str = ""
+    since: Counter[Change] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,20 +91,24 @@ class History:
 def history(title: str, columns: Sequence[Half | Version]) -> History:
     """The table of these versions; one that did not run comes as a `Version` that says why."""
     halves = [column if isinstance(column, Half) else None for column in columns]
-    versions = [_version(column) if isinstance(column, Half) else column for column in columns]
+    versions = [
+        _version(column, before) if isinstance(column, Half) else column
+        for column, before in zip(columns, [None, *halves], strict=False)
+    ]
     rows = [*_conventions(halves), *_findings(halves)]
     return History(title, tuple(versions), tuple(rows))
 
 
-def _version(half: Half) -> Version:
+def _version(half: Half, before: Half | None) -> Version:
     facts = half.described["facts"]
     totals: dict[str, int] = {}
     for line in half.lines.values():
         totals[line["verdict"]] = totals.get(line["verdict"], 0) + 1
         totals["unexpected"] = totals.get("unexpected", 0) + (line["status"] == "unexpected")
-    release = str(facts.get("backend_version") or facts.get("version", "")).partition("+")[0]
-    keras = f" (Keras {facts['version']})" if facts.get("backend_version") else ""
-    return Version(half.target, release + keras, facts, totals)
+    label = str(facts.get("version", "")).partition("+")[0]
+    if facts.get("backend_version"):
+        label += f" on {facts['backend']} {facts['backend_version']}"
+    return Version(half.target, label, facts, totals, since=None if before is None else compare(before, half).counts)
 
 
 def _conventions(halves: Sequence[Half | None]) -> Iterable[Row]:
@@ -123,27 +135,31 @@ def _cell(half: Half, shows: set[str], cases: set[str]) -> Cell:
 
 
 def _where(half: Half, shows: set[str], answered: set[str]) -> str:
-    """The feature whose values part the cases in which it shows from those in which it does not."""
+    """For which inputs it shows: by their number of dimensions, and within one by dtype, as in ``2-D, 4-D float64``."""
     if not shows or shows == answered:
         return ""
-    for feature, spelled in (("dimensions", "{}-D"), ("dtype", "{}"), ("mode", "{}"), ("layout", "{}")):
-        yes, no = (
-            {value for case in cases for value in _feature(half.run.cases[case]["spec"], feature)}
-            for cases in (shows, answered - shows)
-        )
-        if yes and no and not yes & no:
-            return ", ".join(spelled.format(value) for value in sorted(yes))
-    return IN_PART
+    groups: dict[str, dict[str, set[bool]]] = {}
+    for case in answered:
+        for dimensions, dtype in _inputs(half.run.cases[case]["spec"]):
+            groups.setdefault(dimensions, {}).setdefault(dtype, set()).add(case in shows)
+    states = [states for dtypes in groups.values() for states in dtypes.values()]
+    if all(len(state) > 1 for state in states):
+        return IN_PART
+    found = []
+    for dimensions, dtypes in sorted(groups.items()):
+        if all(state == {True} for state in dtypes.values()):
+            found.append(dimensions)
+        else:
+            for dtype, state in sorted(dtypes.items()):
+                if True in state:
+                    found.append(f"{dimensions} {dtype}" + (f" {IN_PART}" if False in state else ""))
+    return ", ".join(found)
 
 
-def _feature(spec: dict[str, Any], feature: str) -> set[str]:
-    """The values that a case's steps have of a feature, from the case as cases.jsonl stores it."""
+def _inputs(spec: dict[str, Any]) -> set[tuple[str, str]]:
+    """Number of dimensions and dtype of every input of a case, as cases.jsonl stores it."""
     inputs = [step["input"] for step in spec.get("steps", ()) if step.get("input")] or [spec.get("input") or {}]
-    if feature == "dimensions":
-        return {str(_dimensions(one)) for one in inputs}
-    if feature == "mode":
-        return {step["mode"] for step in spec.get("steps", [{"mode": "train"}])}
-    return {str(one.get(feature, {"dtype": "float32", "layout": "channels_first"}[feature])) for one in inputs}
+    return {(f"{_dimensions(one)}-D", str(one.get("dtype", "float32"))) for one in inputs}
 
 
 def _dimensions(given: dict[str, Any]) -> int:
