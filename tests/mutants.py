@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import sys
@@ -39,8 +40,10 @@ FAULTY = Path(__file__).parent / "faulty"
 
 #: Cases of more elements are left to --full; there are some twenty.
 ELEMENTS = 20_000
+#: So many expansions of a case run, spread over all; --full runs the rest.
+EXPANSIONS = 3
 #: So many cases that catch a fault are asked for its name, of up to so many elements each.
-ASKED, ASKED_ELEMENTS = 5, 2_000
+ASKED, ASKED_ELEMENTS = 3, 1_000
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def tally(case_id: str, faults: Sequence[str]) -> Tally:
     oracle = Oracle(problem)
     good = bench().observe("none", problem)
     verdict = judge(oracle, bench().under, good)
-    found = Tally(case_id, sum(call.x.size for call in problem.calls), verdict.verdict == "refused")
+    found = Tally(case_id, elements(problem.case), verdict.verdict == "refused")
     if verdict.status == "unexpected":
         found.wrong = f"{verdict.verdict} ({verdict.because})"
     for fault in faults:
@@ -132,6 +135,20 @@ def asked(tallies: Iterable[Tally], fault: str) -> list[str]:
     catching = [each.case for each in tallies if fault in each.caught and each.elements <= ASKED_ELEMENTS]
     step = max(1, len(catching) // ASKED)
     return catching[::step][:ASKED]
+
+
+def spread(ids: Iterable[str]) -> list[str]:
+    """A few expansions of every case, first and last among them, without the large ones."""
+    chosen = []
+    for _, expansions in itertools.groupby(ids, lambda id_: id_.partition("[")[0]):
+        small = [id_ for id_ in expansions if elements(corpus()[id_]) <= ELEMENTS]
+        chosen += [small[round(at)] for at in np.linspace(0, len(small) - 1, min(EXPANSIONS, len(small)))]
+    return chosen
+
+
+def elements(of: Case) -> int:
+    """How many values of x a case has, over all steps."""
+    return sum(of.input_of(index).size for index in range(len(of.spec.steps)))
 
 
 def cover(tallies: Iterable[Tally]) -> list[str]:
@@ -182,14 +199,11 @@ def main() -> int:
     parser.add_argument("--fault", action="append", help="only this one; more than once for more")
     parser.add_argument("--write", type=Path, metavar="FILE", help="which cases catch which, as JSON")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--full", action="store_true", help=f"cases of more than {ELEMENTS:,} elements too")
+    parser.add_argument("--full", action="store_true", help="every expansion and the large cases too")
     options = parser.parse_args()
     faults = options.fault or list(bench().faulty.FAULTS)
-    chosen = [case for case in corpus() if options.select in case]
-    sizes = {
-        case: sum(corpus()[case].input_of(i).size for i in range(len(corpus()[case].spec.steps))) for case in chosen
-    }
-    small = [case for case in chosen if options.full or sizes[case] <= ELEMENTS]
+    matching = [case for case in corpus() if options.select in case]
+    small = matching if options.full else spread(matching)
     with ProcessPoolExecutor(options.jobs) as processes:
         tallies = list(processes.map(functools.partial(tally, faults=faults), small, chunksize=4))
         questions = [(case, fault) for fault in faults for case in asked(tallies, fault)]
@@ -199,8 +213,8 @@ def main() -> int:
         names[fault].append(answer)
     for line in lines(tallies, names):
         print(line)
-    if len(small) < len(chosen):
-        print(f"{len(chosen) - len(small)} cases of more than {ELEMENTS:,} elements were left out; --full runs them\n")
+    if len(small) < len(matching):
+        print(f"{len(matching) - len(small)} expansions and large cases were left out; --full runs them\n")
     if options.write is not None:
         found = {
             "caught": {fault: [each.case for each in tallies if fault in each.caught] for fault in faults},
