@@ -1,6 +1,6 @@
 """Every fault of `faulty/adapter.py` against the corpus: which cases catch which, and whether the cause is named.
 
-    python tests/mutants.py [--select TEXT] [--fault NAME] [--write FILE] [--jobs N] [--full]
+    python tests/mutants.py [--select TEXT] [--fault NAME] [--write FILE] [--expansions N] [--full]
 
 A fault is caught where a verdict is not the expected one. It is named where the diagnoses of the cases that catch it,
 a sample of them, say what `faulty/adapter.py` says of it. Exit code 1: a fault survives or is misnamed, or the layer
@@ -40,8 +40,6 @@ FAULTY = Path(__file__).parent / "faulty"
 
 #: Cases of more elements are left to --full; there are some twenty.
 ELEMENTS = 20_000
-#: So many expansions of a case run, spread over all; --full runs the rest.
-EXPANSIONS = 3
 #: So many cases that catch a fault are asked for its name, of up to so many elements each.
 ASKED, ASKED_ELEMENTS = 3, 1_000
 
@@ -137,12 +135,12 @@ def asked(tallies: Iterable[Tally], fault: str) -> list[str]:
     return catching[::step][:ASKED]
 
 
-def spread(ids: Iterable[str]) -> list[str]:
+def spread(ids: Iterable[str], most: int) -> list[str]:
     """A few expansions of every case, first and last among them, without the large ones."""
     chosen = []
     for _, expansions in itertools.groupby(ids, lambda id_: id_.partition("[")[0]):
         small = [id_ for id_ in expansions if elements(corpus()[id_]) <= ELEMENTS]
-        chosen += [small[round(at)] for at in np.linspace(0, len(small) - 1, min(EXPANSIONS, len(small)))]
+        chosen += [small[round(at)] for at in np.linspace(0, len(small) - 1, min(most, len(small)))]
     return chosen
 
 
@@ -199,11 +197,12 @@ def main() -> int:
     parser.add_argument("--fault", action="append", help="only this one; more than once for more")
     parser.add_argument("--write", type=Path, metavar="FILE", help="which cases catch which, as JSON")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--expansions", type=int, default=3, help="so many of each case, spread over all")
     parser.add_argument("--full", action="store_true", help="every expansion and the large cases too")
     options = parser.parse_args()
     faults = options.fault or list(bench().faulty.FAULTS)
     matching = [case for case in corpus() if options.select in case]
-    small = matching if options.full else spread(matching)
+    small = matching if options.full else spread(matching, options.expansions)
     with ProcessPoolExecutor(options.jobs) as processes:
         tallies = list(processes.map(functools.partial(tally, faults=faults), small, chunksize=4))
         questions = [(case, fault) for fault in faults for case in asked(tallies, fault)]
