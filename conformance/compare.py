@@ -110,11 +110,28 @@ def _compare_counters(observed: Array, expected: Expected) -> TensorResult:
 
 
 def _compare_numbers(observed: Array, expected: Expected, arithmetic: Arithmetic) -> TensorResult:
-    dtype = observed.dtype.name
     seen = observed.astype(np.float64)
     exact = arithmetic.lower(expected.value)
     bounded = np.isfinite(expected.bound) & (expected.bound >= 0)
-    farthest = (exact + np.copysign(expected.bound, exact)).astype(dtype_of(dtype)).astype(np.float64)
+    numbers = np.isfinite(seen) & np.isfinite(exact)
+    if not (numbers & bounded).all():
+        special = _special(seen, exact, expected.bound, bounded, observed.dtype)
+        if special is not None:
+            return special
+        error = np.zeros(seen.shape)
+        error[numbers] = np.abs(arithmetic.lower(arithmetic.lift(seen[numbers]) - expected.value[numbers]))
+        seen, exact = np.where(numbers, seen, 0), np.where(numbers, exact, 0)
+    else:
+        error = np.abs(arithmetic.lower(arithmetic.lift(seen) - expected.value))
+    ratio = np.where(error > 0, error / expected.bound, 0.0)
+    worst = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
+    ulps = error / ulp(exact, observed.dtype.name)
+    return TensorResult(float(ratio[worst]), float(error.max()), float(ulps.max()), tuple(int(i) for i in worst))
+
+
+def _special(seen: Array, exact: Array, bound: Array, bounded: Array, dtype: np.dtype[Any]) -> TensorResult | None:
+    """What is wrong with NaN, infinities and bounds that are none; None if nothing is."""
+    farthest = (exact + np.copysign(bound, exact)).astype(dtype).astype(np.float64)
     matching_infinity = np.isinf(seen) & (seen == np.where(bounded, farthest, exact))
     wrong_class = (
         (np.isnan(seen) != np.isnan(exact))
@@ -126,33 +143,11 @@ def _compare_numbers(observed: Array, expected: Expected, arithmetic: Arithmetic
         return TensorResult(
             None, worst_index=where, problem=f"is {seen[where]} at {list(where)}, not {exact[where]:.9g}"
         )
-    numbers = np.isfinite(seen) & np.isfinite(exact)
-    unbounded = numbers & ~bounded
+    unbounded = np.isfinite(seen) & np.isfinite(exact) & ~bounded
     if unbounded.any():
         where = _first(unbounded)
         return TensorResult(None, worst_index=where, problem=f"has no finite bound at {list(where)}")
-    error, ratio = distances(seen, expected, arithmetic)
-    worst = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
-    ulps = error[numbers] / ulp(exact[numbers], dtype)
-    return TensorResult(
-        float(ratio[worst]),
-        float(error.max()),
-        float(ulps.max()) if ulps.size else 0.0,
-        tuple(int(i) for i in worst),
-    )
-
-
-def distances(seen: Array, expected: Expected, arithmetic: Arithmetic) -> tuple[Array, Array]:
-    """Error of every element, and the same as a fraction of its bound; 0 where one of the two is no finite number.
-
-    `seen` is float64, in the shape of `expected.value`.
-    """
-    numbers = np.isfinite(seen) & np.isfinite(arithmetic.lower(expected.value))
-    error = np.zeros(seen.shape)
-    error[numbers] = np.abs(arithmetic.lower(arithmetic.lift(seen[numbers]) - expected.value[numbers]))
-    ratio = np.where(error > 0, error / expected.bound, 0.0)
-    ratio[~numbers] = 0.0
-    return error, ratio
+    return None
 
 
 def _first(mask: Array) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Every fault of `faulty/adapter.py` against the corpus: which cases catch which, and whether the cause is named.
 
-    python tests/mutants.py [--select TEXT] [--fault NAME] [--write FILE] [--jobs N] [--full]
+    python tests/mutants.py [--select TEXT] [--fault NAME] [--write FILE] [--expansions N] [--full]
 
 A fault is caught where a verdict is not the expected one. It is named where the diagnoses of the cases that catch it,
 a sample of them, say what `faulty/adapter.py` says of it. Exit code 1: a fault survives or is misnamed, or the layer
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import sys
@@ -40,7 +41,7 @@ FAULTY = Path(__file__).parent / "faulty"
 #: Cases of more elements are left to --full; there are some twenty.
 ELEMENTS = 20_000
 #: So many cases that catch a fault are asked for its name, of up to so many elements each.
-ASKED, ASKED_ELEMENTS = 5, 2_000
+ASKED, ASKED_ELEMENTS = 3, 1_000
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def tally(case_id: str, faults: Sequence[str]) -> Tally:
     oracle = Oracle(problem)
     good = bench().observe("none", problem)
     verdict = judge(oracle, bench().under, good)
-    found = Tally(case_id, sum(call.x.size for call in problem.calls), verdict.verdict == "refused")
+    found = Tally(case_id, elements(problem.case), verdict.verdict == "refused")
     if verdict.status == "unexpected":
         found.wrong = f"{verdict.verdict} ({verdict.because})"
     for fault in faults:
@@ -132,6 +133,20 @@ def asked(tallies: Iterable[Tally], fault: str) -> list[str]:
     catching = [each.case for each in tallies if fault in each.caught and each.elements <= ASKED_ELEMENTS]
     step = max(1, len(catching) // ASKED)
     return catching[::step][:ASKED]
+
+
+def spread(ids: Iterable[str], most: int) -> list[str]:
+    """A few expansions of every case, first and last among them, without the large ones."""
+    chosen = []
+    for _, expansions in itertools.groupby(ids, lambda id_: id_.partition("[")[0]):
+        small = [id_ for id_ in expansions if elements(corpus()[id_]) <= ELEMENTS]
+        chosen += [small[round(at)] for at in np.linspace(0, len(small) - 1, min(most, len(small)))]
+    return chosen
+
+
+def elements(of: Case) -> int:
+    """How many values of x a case has, over all steps."""
+    return sum(of.input_of(index).size for index in range(len(of.spec.steps)))
 
 
 def cover(tallies: Iterable[Tally]) -> list[str]:
@@ -182,14 +197,12 @@ def main() -> int:
     parser.add_argument("--fault", action="append", help="only this one; more than once for more")
     parser.add_argument("--write", type=Path, metavar="FILE", help="which cases catch which, as JSON")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--full", action="store_true", help=f"cases of more than {ELEMENTS:,} elements too")
+    parser.add_argument("--expansions", type=int, default=3, help="so many of each case, spread over all")
+    parser.add_argument("--full", action="store_true", help="every expansion and the large cases too")
     options = parser.parse_args()
     faults = options.fault or list(bench().faulty.FAULTS)
-    chosen = [case for case in corpus() if options.select in case]
-    sizes = {
-        case: sum(corpus()[case].input_of(i).size for i in range(len(corpus()[case].spec.steps))) for case in chosen
-    }
-    small = [case for case in chosen if options.full or sizes[case] <= ELEMENTS]
+    matching = [case for case in corpus() if options.select in case]
+    small = matching if options.full else spread(matching, options.expansions)
     with ProcessPoolExecutor(options.jobs) as processes:
         tallies = list(processes.map(functools.partial(tally, faults=faults), small, chunksize=4))
         questions = [(case, fault) for fault in faults for case in asked(tallies, fault)]
@@ -199,8 +212,8 @@ def main() -> int:
         names[fault].append(answer)
     for line in lines(tallies, names):
         print(line)
-    if len(small) < len(chosen):
-        print(f"{len(chosen) - len(small)} cases of more than {ELEMENTS:,} elements were left out; --full runs them\n")
+    if len(small) < len(matching):
+        print(f"{len(matching) - len(small)} expansions and large cases were left out; --full runs them\n")
     if options.write is not None:
         found = {
             "caught": {fault: [each.case for each in tallies if fault in each.caught] for fault in faults},

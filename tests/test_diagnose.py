@@ -301,3 +301,32 @@ def test_no_two_faults_look_alike_in_the_case_that_shows_all() -> None:
         seen[fault.name] = b"".join(tensors[name].data for name in sorted(tensors))
     for (a, x), (b, y) in itertools.combinations(seen.items(), 2):
         assert x != y, (a, b)
+
+
+# What is not in the catalogue
+
+
+@pytest.mark.parametrize("tensor", ["y_1", "dx_0", "dgamma_1", "dbeta_0", "running_mean_1", "running_var_0"])
+@pytest.mark.parametrize("size", [3, 1e4])
+def test_noise_of_any_size_is_named_nothing(tensor: str, size: float) -> None:
+    """One tensor is off by chance, by so many bounds: whatever the verdict, no cause is guessed."""
+    random = np.random.RandomState(int(size))
+    name, _, step = tensor.rpartition("_")
+    expected = ORACLE.expected(under().profile, CANONICAL)[f"{name}[{step}]"]
+    noise = size * expected.bound * random.standard_normal(expected.value.shape)
+    found = verdict(ORACLE, answer(ORACLE, **{tensor: (expected.value + noise).astype(np.float32)}))
+    assert (found.verdict, found.diagnosis) == ("divergent", "unexplained")
+    assert found.tried
+
+
+def test_every_tensor_a_little_off_is_named_nothing() -> None:
+    random = np.random.RandomState(3)
+    expected = ORACLE.expected(under().profile, CANONICAL)
+    off: dict[str, Any] = {
+        name.replace("[", "_").rstrip("]"): (
+            tensor.value * (1 + 1e-3 * random.standard_normal(tensor.value.shape))
+        ).astype(np.float32)
+        for name, tensor in expected.items()
+        if tensor.dtype == "float32" and not name.startswith(("gamma", "beta"))
+    }
+    assert verdict(ORACLE, answer(ORACLE, CANONICAL, None, **off)).diagnosis == "unexplained"
