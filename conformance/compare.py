@@ -123,7 +123,10 @@ def _compare_numbers(observed: Array, expected: Expected, arithmetic: Arithmetic
     if unbounded.any():
         where = _first(unbounded)
         return TensorResult(None, worst_index=where, problem=f"has no finite bound at {list(where)}")
-    error, ratio = distances(seen, expected, arithmetic)
+    error = np.zeros(seen.shape)
+    error[numbers] = np.abs(arithmetic.lower(arithmetic.lift(seen[numbers]) - expected.value[numbers]))
+    ratio = np.where(error > 0, error / expected.bound, 0.0)
+    ratio[~numbers] = 0.0
     worst = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
     ulps = error[numbers] / ulp(exact[numbers], dtype)
     return TensorResult(
@@ -132,19 +135,6 @@ def _compare_numbers(observed: Array, expected: Expected, arithmetic: Arithmetic
         float(ulps.max()) if ulps.size else 0.0,
         tuple(int(i) for i in worst),
     )
-
-
-def distances(seen: Array, expected: Expected, arithmetic: Arithmetic) -> tuple[Array, Array]:
-    """Error of every element, and the same as a fraction of its bound; 0 where one of the two is no finite number.
-
-    `seen` is float64, in the shape of `expected.value`.
-    """
-    numbers = np.isfinite(seen) & np.isfinite(arithmetic.lower(expected.value))
-    error = np.zeros(seen.shape)
-    error[numbers] = np.abs(arithmetic.lower(arithmetic.lift(seen[numbers]) - expected.value[numbers]))
-    ratio = np.where(error > 0, error / expected.bound, 0.0)
-    ratio[~numbers] = 0.0
-    return error, ratio
 
 
 def _first(mask: Array) -> tuple[int, ...]:
