@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from conformance.arithmetic import Arithmetic
-from conformance.compare import Array, Expected, distances, ulp
+from conformance.compare import Array, Expected, TensorResult, ulp
 from conformance.conventions import CANONICAL
 from conformance.judge import Under, Verdict
 from conformance.observation import Observation
@@ -74,21 +74,22 @@ def gather(oracle: Oracle, under: Under, observation: Observation, verdict: Verd
         if result.ratio == 0:
             found[name] = Evidence(seen.shape, running=running)
         else:
-            found[name] = _evidence(seen, wanted, result.worst_index, running, oracle.arithmetic)
+            found[name] = _evidence(seen, wanted, result, running, oracle.arithmetic)
     return found
 
 
-def _evidence(
-    seen: Array, wanted: Expected, at: tuple[int, ...] | None, running: Any, arithmetic: Arithmetic
-) -> Evidence:
+def _evidence(seen: Array, wanted: Expected, result: TensorResult, running: Any, arithmetic: Arithmetic) -> Evidence:
     with np.errstate(all="ignore"):
         values = seen.astype(np.float64)
         exact = arithmetic.lower(wanted.value)
-        error, ratio = distances(values, wanted, arithmetic)
-        same = np.isfinite(values) & np.isfinite(exact) | (np.isnan(values) & np.isnan(exact)) | (values == exact)
-        ratio = np.where(same, ratio, np.inf)
-        ulps = np.where(same, error / ulp(exact, seen.dtype.name), np.inf)
+        numbers = np.isfinite(values) & np.isfinite(exact)
+        same = numbers | (values == exact) | (np.isnan(values) & np.isnan(exact))
+        error = np.where(same, 0.0, np.inf if result.problem else 0.0)  # an infinity may be within its bound
+        error[numbers] = np.abs(arithmetic.lower(arithmetic.lift(values[numbers]) - wanted.value[numbers]))
+        ratio = np.where(error > 0, error / wanted.bound, 0.0)
+        ulps = np.where(error > 0, error / ulp(exact, seen.dtype.name), 0.0)
     worst: tuple[float, ...] = ()
+    at = result.worst_index
     if at is not None:
         digits = 17 if seen.dtype == np.float64 else 9
         worst = (_digits(exact[at], digits), _digits(values[at], digits), _digits(wanted.bound[at], 3))

@@ -6,7 +6,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from handmade_runs import BIASED, REFUSED, UNEXPLAINED, hostile, run, target, verdict
+from handmade_runs import BIASED, REFUSED, UNEXPLAINED, hostile, run, target, tensor, verdict
 
 from conformance.junit import junit
 from conformance.run_folder import Run
@@ -61,6 +61,12 @@ def test_junit_gives_the_reason_of_a_skip_and_the_evidence_of_a_failure() -> Non
         "y[0] is 53 bounds off at [2, 1], by 2.3e-07",
         "cases/a.yaml:12",
     ]
+
+
+def test_a_failure_names_the_worst_element_where_the_run_has_it() -> None:
+    wrong = UNEXPLAINED | {"tensors": {"y[0]": tensor(53, worst=[1.5, 1.25, 0.005])}}
+    (failed,) = suites(run([verdict("divergent", "unexpected", **wrong)]))["torch"].findall("testcase/failure")
+    assert "y[0] is 53 bounds off at [2, 1]: 1.25, not 1.5 within 0.005" in (failed.text or "").splitlines()
 
 
 def test_junit_counts_a_target_that_did_not_run_as_an_error() -> None:

@@ -213,7 +213,7 @@ def test_the_matrix_counts_per_topic_and_target_and_links_to_these_cases() -> No
     assert "#topic=a%20b&target=torch&verdict=divergent" in links
     assert "#topic=a%20b&target=torch&status=unexpected" in links
     assert "#case=a%20b/2" in links
-    assert "1 unexpected 1 1" in page.text
+    assert "1 unexpected 1 divergent 1" in page.text
 
 
 def test_the_target_that_differs_from_all_others_is_the_odd_one_out() -> None:
