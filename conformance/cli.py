@@ -242,7 +242,9 @@ def main() -> None:
     try:
         app()
     except UsageError as error:
-        print(f"conformance: {error}", file=sys.stderr)
+        from conformance.safe_text import clean
+
+        print(f"conformance: {clean(str(error))}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(141)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +20,20 @@ from safetensors import SafetensorError, safe_open
 from conformance.errors import UsageError
 from conformance.judge import VerdictName
 from conformance.record import FILES, FORMAT
+from conformance.safe_text import one_line
+
+#: No line of a run is longer than this, in bytes, nor is its run.json: what has none to end it is not read on.
+LINE_LIMIT = 16_000_000
 
 
 class RunDamage(UsageError):
-    """A run folder cannot be trusted; the subclass says how."""
+    """A run folder cannot be trusted; the subclass says how.
+
+    What a folder from elsewhere holds reaches the message, and no terminal acts on it.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(one_line(message, 1000), hint)
 
 
 class NotARun(RunDamage):
@@ -36,7 +49,7 @@ class MissingFile(RunDamage):
 
 
 class Garbled(RunDamage):
-    """A line is no JSON object of the agreed form."""
+    """A line is no JSON object of the agreed form, or says again what another has said."""
 
 
 class Truncated(RunDamage):
@@ -58,7 +71,7 @@ class DamagedArrays(RunDamage):
 class _Said(BaseModel):
     """What run.json or a line must say at least; more is left alone."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
 class _Target(_Said):
@@ -90,6 +103,10 @@ class _Info(_Said):
     targets: list[_Target]
 
 
+class _Spec(_Said):
+    why: str
+
+
 class _Case(_Said):
     case: str
     topic: str
@@ -97,7 +114,7 @@ class _Case(_Said):
     line: int
     about: str
     matrix: dict[str, Any]
-    spec: dict[str, Any]
+    spec: _Spec
     digest: str
 
 
@@ -206,9 +223,9 @@ def read(path: Path, *, partial: bool = False) -> Run:
     """
     if not (path / "run.json").is_file():
         raise NotARun(f"{path} is no run folder: it has no run.json")
-    info = _json(path / "run.json", _text(path / "run.json"), 1)
-    if info.get("format") != FORMAT:
-        raise UnknownFormat(f"{path} has format {info.get('format')!r}; this suite reads {FORMAT}")
+    info = _json(path / "run.json", b"".join(_pieces(path / "run.json", whole=True)), 1)
+    if type(info.get("format")) is not int or info["format"] != FORMAT:
+        raise UnknownFormat(f"{path} has format {info.get('format')!r:.40}; this suite reads {FORMAT}")
     _check(_Info, info, path / "run.json", 1)
     for name in FILES:
         if not (path / name).is_file():
@@ -221,12 +238,17 @@ def read(path: Path, *, partial: bool = False) -> Run:
     if not isinstance(footer.get("complete"), bool):
         raise Truncated(f"{path / 'results.jsonl'} has no footer: the run is not complete")
     names = {target["name"] for target in info["targets"]}
+    judged: set[tuple[str, ...]] = set()
     for number, line in enumerate(results, 1):
         _check(_Pair if "pair" in line else _Verdict, line, path / "results.jsonl", number)
         for name in [name for name in line.get("pair") or [line["target"]] if name not in names]:
             raise Garbled(f"{path / 'results.jsonl'}:{number}: this run has no target {name}")
         if line["case"] not in cases:
             raise Garbled(f"{path / 'results.jsonl'}:{number}: this run has no case {line['case']}")
+        subject = (line["case"], *(line.get("pair") or [line["target"]]))
+        if subject in judged:
+            raise Garbled(f"{path / 'results.jsonl'}:{number}: {' on '.join(subject)} is judged twice")
+        judged.add(subject)
     verdicts = [line for line in results if "pair" not in line]
     pairs = [line for line in results if "pair" in line]
     _count(path, footer, cases=len(said), verdicts=verdicts, pairs=pairs)
@@ -242,7 +264,7 @@ def _check(model: type[_Said], said: dict[str, Any], file: Path, number: int) ->
     try:
         model.model_validate(said)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         raise Garbled(f"{file}:{number}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
@@ -252,34 +274,50 @@ def _count(path: Path, footer: dict[str, Any], cases: int, verdicts: list[Any], 
     counted.update(cases=cases, verdicts=len(verdicts), pairs=len(pairs))
     for what in sorted({*counted, *footer} - {"complete"}):
         if footer.get(what, 0) != counted[what]:
-            raise Miscounted(f"{path} holds {counted[what]} {what}, its footer counts {footer.get(what, 0)}")
+            raise Miscounted(f"{path} holds {counted[what]} {what}, its footer counts {footer.get(what, 0)!r:.40}")
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
-    # splitlines would split at characters that JSON leaves as they are
-    *whole, rest = _text(file).split("\n")
-    found = [_json(file, line, number) for number, line in enumerate(whole, 1)]
-    if rest:
-        raise Truncated(f"{file} ends in the middle of line {len(whole) + 1}")
-    return found
+    return [_json(file, line, number) for number, line in enumerate(_pieces(file), 1)]
 
 
-def _text(file: Path) -> str:
+def _pieces(file: Path, *, whole: bool = False) -> Iterator[bytes]:
+    """The file's lines, which newlines end and nothing else does; with `whole`, the last may lack one."""
+    length = 0
     try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        if error.reason == "unexpected end of data":
-            raise Truncated(f"{file} ends in the middle of a character") from error
-        raise Garbled(f"{file} is no UTF-8: {error}") from error
+        with file.open("rb") as stream:
+            for number in itertools.count(1):
+                line = stream.readline(LINE_LIMIT + 1)
+                length = length * whole + len(line)
+                if length > LINE_LIMIT:
+                    raise Garbled(f"{file}:{number}: longer than {LINE_LIMIT:,} bytes")
+                if not line:
+                    return
+                if not (whole or line.endswith(b"\n")):
+                    raise Truncated(f"{file} ends in the middle of line {number}")
+                yield line
     except OSError as error:
         raise MissingFile(f"{file} cannot be read: {error.strerror}") from error
 
 
-def _json(file: Path, text: str, line: int) -> dict[str, Any]:
+def _json(file: Path, text: bytes, line: int) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(text.decode(), parse_constant=_no_constant, parse_float=_finite)
+    except UnicodeDecodeError as error:
+        raise Garbled(f"{file}:{line} is no UTF-8: {error}") from error
     except (ValueError, RecursionError) as error:
         raise Garbled(f"{file}:{line}: {error}") from error
     if not isinstance(value, dict):
         raise Garbled(f"{file}:{line}: a JSON object was expected")
+    return value
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:40]} is too large a number")
     return value

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tiny_run import problem, write
 
+from conformance.record import FILES
+from conformance.report import write_reports
 from conformance.run_folder import (
     DamagedArrays,
     Garbled,
+    Incomplete,
     Miscounted,
     MissingFile,
     NotARun,
@@ -82,7 +88,7 @@ def removed(name: str) -> Callable[[Path], None]:
 
 
 def binary(run: Path) -> None:
-    (run / "results.jsonl").write_bytes(b"\xff\xfe\x00")
+    (run / "results.jsonl").write_bytes(b"\xff\xfe\x00\n")
 
 
 def without_line(number: int) -> Callable[[str], str]:
@@ -131,7 +137,7 @@ DAMAGES: list[tuple[str, type[RunDamage], Callable[[Path], None], str]] = [
     ("a strange target", Garbled, edited("results.jsonl", lambda t: t.replace('"numpy"', '"x"', 1)), "no target x"),
     ("a strange case", Garbled, edited("results.jsonl", lambda t: t.replace("tiny/", "x/", 1)), "no case x/case"),
     ("very deep", Garbled, edited("results.jsonl", lambda t: '{"a":' + "[" * 100_000 + "\n" + t), "results.jsonl:1: "),
-    ("no UTF-8", Garbled, binary, "results.jsonl is no UTF-8"),
+    ("no UTF-8", Garbled, binary, "results.jsonl:1 is no UTF-8"),
     ("no footer", Truncated, edited("results.jsonl", without_line(3)), "has no footer"),
     ("nothing", Truncated, edited("results.jsonl", lambda text: ""), "has no footer"),
     ("an end in a line", Truncated, edited("results.jsonl", lambda t: t[:-20]), "ends in the middle of line 4"),
@@ -152,6 +158,29 @@ DAMAGES: list[tuple[str, type[RunDamage], Callable[[Path], None], str]] = [
         Miscounted,
         edited("results.jsonl", lambda t: t.replace('"unexpected", "exp', '"expected", "exp')),
         "holds 0 unexpected, its footer counts 1",
+    ),
+    ("no JSON's number", Garbled, edited("results.jsonl", lambda t: t.replace("0.25", "NaN")), "NaN is no JSON"),
+    ("a number beyond 64 bits", Garbled, edited("results.jsonl", lambda t: t.replace("0.25", "1e999")), "1e999 is too"),
+    (
+        "a number of many digits",
+        Garbled,
+        edited("results.jsonl", lambda t: t.replace("0.25", "9" * 10**5)),
+        ":1: Exceeds the limit",
+    ),
+    ("a deep list", Garbled, edited("results.jsonl", lambda t: "[" * 10**6 + "\n" + t), ":1: maximum recursion depth"),
+    ("a verdict twice", Garbled, edited("results.jsonl", lambda t: t.split("\n")[0] + "\n" + t), "is judged twice"),
+    (
+        "a reason that is no text",
+        Garbled,
+        edited("cases.jsonl", lambda t: t.replace('"Numbers that JSON lacks."', "3")),
+        "why",
+    ),
+    ("a format that is true", UnknownFormat, said(lambda info: info.update(format=True)), "has format True"),
+    (
+        "an interrupted run",
+        Incomplete,
+        edited("results.jsonl", lambda t: t.replace("true", "false")),
+        "after 2 verdicts",
     ),
 ]
 
@@ -225,3 +254,83 @@ def test_arrays_that_vanish_are_damaged(run: Path) -> None:
     shutil.rmtree(run)
     with pytest.raises(DamagedArrays):
         stored.array("tiny/case[eps=1]", "numpy", "y[0]")
+
+
+# Hostility
+
+
+def test_a_message_about_a_folder_from_elsewhere_acts_on_no_terminal(run: Path) -> None:
+    edited("results.jsonl", lambda text: text.replace("tiny/case", "\\u001b[31mtiny\\u202e\\ud800", 1))(run)
+    with pytest.raises(Garbled) as caught:
+        read(run)
+    assert str(caught.value).isprintable()
+    assert "this run has no case tiny\\u202e\\ud800[eps=1]" in str(caught.value)
+
+
+def test_a_line_without_an_end_is_not_read_into_memory(run: Path) -> None:
+    with (run / "results.jsonl").open("ab") as file:
+        file.truncate(2 * 10**9)  # a hole in the file, which takes no room on the disk
+    tracemalloc.start()
+    try:
+        with pytest.raises(Garbled, match="longer than 16,000,000 bytes"):
+            read(run)
+        assert tracemalloc.get_traced_memory()[1] < 10**8
+    finally:
+        tracemalloc.stop()
+
+
+_VALUES = [
+    "null",
+    "-1",
+    "0.5",
+    "1e308",
+    "1e999",
+    "NaN",
+    "true",
+    "[]",
+    "{}",
+    '"x"',
+    '"\\ud800"',
+    "9" * 30,
+    "9" * 9999,
+    "[" * 99999,
+]
+
+
+@settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_is_changed_in_a_run_it_is_read_and_reported_or_the_damage_named(
+    run: Path, data: st.DataObject
+) -> None:
+    """Values replaced, lines swapped and cut, bytes put in."""
+    before = {name: (run / name).read_bytes() for name in FILES}
+    name = data.draw(st.sampled_from(FILES))
+    text = before[name]
+    for _ in range(data.draw(st.integers(1, 3))):
+        match data.draw(st.sampled_from(["value", "lines", "bytes", "cut"])):
+            case "value":
+                found = list(re.finditer(rb'-?[0-9][0-9.e-]*|"[^"]*"|null|true', text))
+                if found:
+                    at = data.draw(st.sampled_from(found))
+                    text = text[: at.start()] + data.draw(st.sampled_from(_VALUES)).encode() + text[at.end() :]
+            case "lines":
+                text = b"\n".join(data.draw(st.permutations(text.split(b"\n"))))
+            case "bytes":
+                at_byte = data.draw(st.integers(0, len(text)))
+                text = (
+                    text[:at_byte] + data.draw(st.binary(max_size=8)) + text[at_byte + data.draw(st.integers(0, 8)) :]
+                )
+            case "cut":
+                text = text[: data.draw(st.integers(0, len(text)))]
+    try:
+        (run / name).write_bytes(text)
+        stored = read(run)
+        for case in stored.cases:
+            for tensor in ("y[0]", "dx[0]", "running_var[0]", "gamma[0]"):
+                stored.array(case, "numpy", tensor)
+        write_reports(stored, run)
+    except RunDamage as damage:
+        assert str(damage).isprintable()  # noqa: PT017 - either is right
+    finally:
+        for name, whole in before.items():
+            (run / name).write_bytes(whole)

@@ -16,6 +16,8 @@ def write(run: Path) -> None:
         UsageError: the folder holds no whole run, or cannot be written to.
 
     """
+    for link in (path for path in sorted(run.iterdir()) if path.is_symlink()) if run.is_dir() else ():
+        raise UsageError(f"{link} is a link: what is written there would land elsewhere", hint="a run folder has none")
     try:
         write_reports(read(run), run)
     except OSError as error:
