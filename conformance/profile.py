@@ -160,10 +160,18 @@ class Profile(Model):
 
     def refusal(self, case: Case, facts: dict[str, Any]) -> Convention | None:
         """The declared refusal of this case, if there is one."""
+        known = {**facts, **self._said(case)}
         for convention in self.conventions:
-            if convention.refuses is not None and case.meets(convention.when, facts):
+            if convention.refuses is not None and case.meets(convention.when, known):
                 return convention
         return None
+
+    def _said(self, case: Case) -> dict[str, Any]:
+        """What a native case says of a cumulative average, as a canonical one says it to a `when:`."""
+        given = self._given(case) if case.kind == "native" else {}
+        if given.get("momentum", 0) is not None:
+            return {}
+        return {"momentum": "cumulative", "track_running_stats": given.get("track_running_stats", True)}
 
     def read(self, problem: Problem, conventions: Conventions) -> Parameters:
         """A case's layer in canonical terms; native arguments are read under `conventions`."""
@@ -171,7 +179,7 @@ class Profile(Model):
         if layer is not None:
             initial = {name: problem.initial.get(name) for name in INITIAL}
             return _parameters(problem.features, initial, **_canonical(layer))
-        given = self._given(problem)
+        given = self._given(problem.case)
         statistics = {name: given.get(name) for name in INITIAL}
         affine = given.get("affine", True)
         return _parameters(
@@ -197,15 +205,15 @@ class Profile(Model):
         for argument in (problem.case.spec.native or {})[self.framework]:
             if argument not in self.parameters:
                 return f"{argument} is no argument that the profile of {self.name} knows"
-        for parameter, value in self._given(problem).items():
+        for parameter, value in self._given(problem.case).items():
             if not _makes_sense(parameter, value, problem.features):
                 return f"{parameter} is {value!r}"
         return None
 
-    def _given(self, problem: Problem) -> dict[str, Any]:
+    def _given(self, case: Case) -> dict[str, Any]:
         """Canonical parameter → what the case's native arguments say of it."""
         given = {}
-        for argument, value in (problem.case.spec.native or {})[self.framework].items():
+        for argument, value in (case.spec.native or {})[self.framework].items():
             parameter = self.parameters.get(argument)
             if parameter is not None:
                 given[parameter] = value

@@ -197,6 +197,19 @@ def test_a_canonical_layer_makes_sense() -> None:
     assert worded().senseless(materialise(case())) is None
 
 
+def test_no_momentum_is_a_cumulative_average_in_native_arguments_too() -> None:
+    when = {"momentum": "cumulative", "track_running_stats": True}
+    refusing = profile({"refuses": "TypeError", "because": "a test", "when": when})
+
+    def refused(**native: Any) -> bool:
+        return refusing.refusal(case(native={"numpy": native}), CPU) is not None
+
+    assert refused(momentum=None)
+    assert not refused(momentum=None, track_running_stats=False)
+    assert not refused(momentum=0.1)
+    assert not refused()
+
+
 # Conditions
 
 FEATURES = {"rank": 2, "mode": ("eval", "train"), "eps": 1e-5, "scale": True, "momentum": "cumulative"}
