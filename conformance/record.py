@@ -30,6 +30,7 @@ from conformance.observation import Observation
 from conformance.pairs import Agreement
 from conformance.pool import Start, Started
 from conformance.problem import Problem
+from conformance.reference import CANONICAL
 from conformance.target import Target, installed
 
 #: Version of the run folder's format.
@@ -89,45 +90,15 @@ class RunWriter:
 
     def case(self, problem: Problem) -> None:
         """Record what a case says; once, before its verdicts."""
-        case = problem.case
         self._counts["cases"] += 1
-        _write_line(
-            self._cases,
-            {
-                "case": case.id,
-                "topic": case.topic,
-                "file": case.file,
-                "line": case.line,
-                "about": case.about,
-                "matrix": case.matrix,
-                "spec": case.spec.model_dump(mode="json", exclude_defaults=True, by_alias=True),
-                "digest": problem.digest,
-            },
-        )
+        _write_line(self._cases, case_line(problem))
 
     def verdict(self, case: str, target: str, verdict: Verdict, observation: Observation) -> None:
         """Record one case on one target, and its tensors."""
         self._counts["verdicts"] += 1
         self._counts[verdict.verdict] += 1
         self._counts["unexpected"] += verdict.status == "unexpected"
-        error = None if verdict.error is None else {"type": verdict.error.type, "message": verdict.error.message}
-        _write_line(
-            self._results,
-            {
-                "case": case,
-                "target": target,
-                "verdict": verdict.verdict,
-                "status": verdict.status,
-                "expected": verdict.expected,
-                "diagnosis": verdict.diagnosis,
-                "because": verdict.because,
-                "seconds": round(verdict.seconds, 6),
-                "tensors": _tensors(verdict.tensors),
-                "error": error,
-                "received": observation.received,
-                "facts": list(observation.facts),
-            },
-        )
+        _write_line(self._results, verdict_line(case, target, verdict, observation))
         for name, array in observation.tensors.items():
             if array.dtype in _SAFETENSORS and math.prod(array.shape) <= ARRAY_LIMIT:
                 self._arrays.add(f"{case}::{target}::{name}", array)
@@ -166,7 +137,7 @@ class RunWriter:
                 "cores": os.cpu_count(),
                 "python": platform.python_version(),
             },
-            "targets": [_target(target, starts.get(target.name)) for target in targets],
+            "targets": [target_line(target, starts.get(target.name)) for target in targets],
         }
         text = json.dumps(_spelled(info), indent=2, ensure_ascii=False, allow_nan=False)
         (self._folder / "run.json").write_text(text + "\n", encoding="utf-8")
@@ -182,6 +153,41 @@ class RunWriter:
         else:
             self._folder.rename(self._out)
         return self._out
+
+
+def case_line(problem: Problem) -> dict[str, Any]:
+    """A case as a line of cases.jsonl."""
+    case = problem.case
+    return {
+        "case": case.id,
+        "topic": case.topic,
+        "file": case.file,
+        "line": case.line,
+        "about": case.about,
+        "matrix": case.matrix,
+        "spec": case.spec.model_dump(exclude_defaults=True, by_alias=True),
+        "digest": problem.digest,
+    }
+
+
+def verdict_line(case: str, target: str, verdict: Verdict, observation: Observation) -> dict[str, Any]:
+    """A verdict as a line of results.jsonl; `accepted` says what its reading changes of the canonical conventions."""
+    accepted = {name: value for name, value in vars(verdict.accepted).items() if value != getattr(CANONICAL, name)}
+    return {
+        "case": case,
+        "target": target,
+        "verdict": verdict.verdict,
+        "status": verdict.status,
+        "expected": verdict.expected,
+        "diagnosis": verdict.diagnosis,
+        "because": verdict.because,
+        "seconds": round(verdict.seconds, 6),
+        "tensors": _tensors(verdict.tensors),
+        "accepted": accepted,
+        "error": None if verdict.error is None else {"type": verdict.error.type, "message": verdict.error.message},
+        "received": observation.received,
+        "facts": list(observation.facts),
+    }
 
 
 class _ArrayFile:
@@ -230,7 +236,8 @@ def default_folder() -> Path:
     return Path("conformance-runs") / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
-def _target(target: Target, start: Start | None) -> dict[str, Any]:
+def target_line(target: Target, start: Start | None) -> dict[str, Any]:
+    """A target as run.json describes it."""
     started = isinstance(start, Started)
     return {
         "name": target.name,
