@@ -94,9 +94,9 @@ class Spelling:
         """``a=1, b=True``."""
         return ", ".join(f"{name}={literal(value)}" for name, value in arguments.items())
 
-    def complement(self, momentum: float) -> float:
+    def complement(self, momentum: float | None) -> float | None:
         """1 − momentum as a person writes it: 0.9, not 0.9000000000000000222."""
-        return float(f"{1 - momentum:.15g}")
+        return None if momentum is None else float(f"{1 - momentum:.15g}")
 
     def moved(self, shape: Sequence[int], axis: str, features: int | None = None) -> tuple[int, ...]:
         """A shape (N, C, *spatial) with its channels on an axis, "" for where they are; `features` in place of C."""

@@ -32,7 +32,7 @@ TEMPLATE = "repro.py.j2"
 _GRADIENTS = frozenset({"dx", "dgamma", "dbeta"})
 
 #: From here on frameworks may use several threads, which changes the order of sums.
-_LARGE = 32_768
+_LARGE = 10_000
 
 
 @cache
@@ -143,7 +143,7 @@ class Writer:
             shapes=tuple(call.x.shape for call in calls),
             options=self.options,
             framework_version=str(self.facts.get("version", "")),
-            large=any(call.x.size >= _LARGE for call in calls),
+            large=any(call.x.size >= _LARGE for call in calls) or "sums" in str(self.line["diagnosis"]),
             saves=any(call.save_load for call in calls),
             dies=self.dies,
             signature=self.case.kind == "signature",
