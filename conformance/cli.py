@@ -99,6 +99,23 @@ def explain(
 
 
 @app.command()
+def repro(
+    case: Annotated[str, typer.Argument(help="A case's id.")],
+    target: Annotated[str, typer.Option("-t", "--target", help="Such as torch or keras,backend=jax.")],
+    paths: Annotated[Optional[list[Path]], typer.Option("-p", "--path", help="Where the case is.")] = None,
+    run: Annotated[Optional[Path], typer.Option("--run", help="A stored run to take the result from.")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Print a stand-alone script in plain framework code that shows the result, for an upstream bug report.
+
+    The script needs the framework and NumPy only, and exits with 1 while the discrepancy is there, else with 0.
+    """
+    from conformance.commands.repro import repro as command
+
+    raise typer.Exit(command(case, paths or [], target, device, run))
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="A stored run.")]) -> None:
     """Write the reports of a stored run anew."""
     from conformance.commands.report import write

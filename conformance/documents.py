@@ -15,17 +15,23 @@ from conformance.compare import Array, Expected, TensorResult, compare
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|[-+]?inf")
 
 
+def printed_numbers(text: str) -> tuple[list[float], list[float]]:
+    """The numbers that a document prints, and half a unit of the last digit of each."""
+    printed = _NUMBER.findall(text)
+    return [float(number) for number in printed], [_half_unit(number) for number in printed]
+
+
 def against_document(observed: Array, exact: Expected, text: str) -> TensorResult:
     """A tensor against the numbers a document prints, which must be its elements in order, or one for all.
 
     They may be apart by the bound and half a unit of the last digit printed.
     """
-    printed = _NUMBER.findall(text)
+    printed, half_units = printed_numbers(text)
     if len(printed) not in (1, observed.size):
         return TensorResult(None, problem=f"has {observed.size} elements, the document prints {len(printed)}")
     shape = observed.shape if len(printed) > 1 else (1,) * observed.ndim
-    wanted = np.broadcast_to(np.array([float(number) for number in printed]).reshape(shape), observed.shape)
-    rounding = np.array([_half_unit(number) for number in printed]).reshape(shape)
+    wanted = np.broadcast_to(np.array(printed).reshape(shape), observed.shape)
+    rounding = np.array(half_units).reshape(shape)
     bound = np.asarray(exact.bound, np.float64) + rounding
     numbers = observed.astype(np.float64) if exact.dtype is None else observed  # a counter has no rounding
     return compare(numbers, "", Expected(wanted, bound, numbers.dtype.name), "", Double())

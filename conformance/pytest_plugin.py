@@ -398,7 +398,7 @@ class PairItem(ConformanceItem):
         lines = [
             f"{names[0]} and {names[1]} differ: {_shown(agreement.because)}",
             *_rows(agreement.tensors),
-            see(self.case, *names),
+            f"see: {_command('explain', self.case, *names)}",
         ]
         raise Unexpected("\n".join(lines))
 
@@ -414,16 +414,16 @@ def message(case: Case, side: Side) -> str:
         *([f"because: {because}"] if because else []),
         *(line for line in evidence if line.strip() not in because),
         *([f"received: {_shown(side.observation.received)}"] if side.observation.received else []),
-        see(case, side.under.name),
+        f"repro: {_command('repro', case, side.under.name)}",
     ]
     return "\n".join(lines)
 
 
-def see(case: Case, *targets: str) -> str:
-    """The command that shows a case on some targets end to end, as it is typed where pytest was."""
+def _command(name: str, case: Case, *targets: str) -> str:
+    """A command on a case and some targets, as it is typed where pytest was."""
     file = os.path.relpath(case.file)
     options = [word for target in targets for word in ("-t", target)]
-    return "see: " + shlex.join(["conformance", "explain", case.id, "-p", file, *options])
+    return shlex.join(["conformance", name, case.id, "-p", file, *options])
 
 
 def _shown(text: str) -> str:

@@ -36,6 +36,7 @@ from types import MappingProxyType, TracebackType
 from typing import IO, Any
 
 from conformance.compare import TensorResult
+from conformance.conventions import CANONICAL
 from conformance.errors import UsageError
 from conformance.evidence import Evidence, as_json
 from conformance.harness import Array
@@ -196,7 +197,7 @@ class RunWriter:
                 "cores": os.cpu_count(),
                 "python": platform.python_version(),
             },
-            "targets": [_target(target, starts.get(target.name)) for target in targets],
+            "targets": [target_line(target, starts.get(target.name)) for target in targets],
         }
 
     def _describe(self, info: Mapping[str, Any]) -> None:
@@ -363,7 +364,7 @@ def case_line(problem: Problem) -> dict[str, Any]:
         "line": case.line,
         "about": case.about,
         "matrix": case.matrix,
-        "spec": case.spec.model_dump(mode="json", exclude_defaults=True, by_alias=True),
+        "spec": case.spec.model_dump(exclude_defaults=True, by_alias=True),
         "digest": problem.digest,
     }
 
@@ -375,8 +376,12 @@ def verdict_line(
     observation: Observation,
     evidence: Mapping[str, Evidence] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """A line of results.jsonl: one case on one target."""
+    """A line of results.jsonl: one case on one target.
+
+    `accepted` is what its reading changes of the canonical conventions.
+    """
     signature = observation.signature
+    accepted = {name: value for name, value in vars(verdict.accepted).items() if value != getattr(CANONICAL, name)}
     return {
         "case": case,
         "target": target,
@@ -388,6 +393,7 @@ def verdict_line(
         "reason": verdict.reason,
         "seconds": round(verdict.seconds, 6),
         "tensors": _tensors(verdict.tensors, evidence),
+        "accepted": accepted,
         "tried": [{"name": each.name, "off": _finite(each.off)} for each in verdict.tried],
         "error": None if verdict.error is None else {"type": verdict.error.type, "message": verdict.error.message},
         "received": observation.received,
@@ -402,7 +408,8 @@ def default_folder() -> Path:
     return Path("conformance-runs") / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
-def _target(target: Target, start: Start | None) -> dict[str, Any]:
+def target_line(target: Target, start: Start | None) -> dict[str, Any]:
+    """A target as run.json describes it."""
     started = isinstance(start, Started)
     return {
         "name": target.name,

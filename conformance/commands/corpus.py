@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from conformance import data
 from conformance.case import Case
+from conformance.errors import UsageError
 from conformance.load import find, load, schema
 from conformance.selection import selector
 
@@ -22,6 +24,22 @@ def read_cases(paths: Sequence[Path], select: str = "", frameworks: frozenset[st
     chosen = selector(select)
     known = frozenset(data.adapters()) | frameworks
     return [case for case in load(paths or [own_corpus()], known) if chosen(case.id)]
+
+
+def named_cases(case_id: str, cases: Sequence[Case]) -> list[Case]:
+    """The cases of an id; files in different folders may give the same one.
+
+    Raises:
+        UsageError: there is none; the message names those that are near.
+
+    """
+    found = [case for case in cases if case.id == case_id]
+    if not found:
+        close = difflib.get_close_matches(case_id, [case.id for case in cases], 3, 0.4)
+        raise UsageError(
+            f"no case {case_id!r}", hint=f"near are {', '.join(close)}" if close else "see: conformance list"
+        )
+    return found
 
 
 def own_corpus() -> Path:

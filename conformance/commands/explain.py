@@ -13,7 +13,7 @@ from rich.table import Table
 
 from conformance.catalogue import name_change
 from conformance.commands.console import console as make_console
-from conformance.commands.corpus import read_cases
+from conformance.commands.corpus import named_cases, read_cases
 from conformance.commands.run import COULD_NOT_RUN, choose_targets
 from conformance.compare import TensorResult
 from conformance.conventions import CANONICAL
@@ -36,14 +36,7 @@ def explain(case_id: str, paths: Sequence[Path], named: Sequence[str], device: s
     console = make_console()
     targets = choose_targets(named, device, console)
     cases = read_cases(paths, "", frozenset(target.framework for target in targets))
-    found = [case for case in cases if case.id == case_id]
-    if not found:
-        import difflib
-
-        close = difflib.get_close_matches(case_id, [case.id for case in cases], 3, 0.4)
-        raise UsageError(
-            f"no case {case_id!r}", hint=f"near are {', '.join(close)}" if close else "see: conformance list"
-        )
+    found = named_cases(case_id, cases)
     if not any(targets_of(case, targets) for case in found):
         spoken_to = ", ".join(sorted(found[0].frameworks or ()))
         if found[0].spec.carried is not None:

@@ -1,0 +1,142 @@
+"""A stand-alone script from one stored result: framework code and NumPy alone, to be pasted into a bug report.
+
+The script exits with 1 while the discrepancy is there and with 0 when it is gone. The discrepancy, by the verdict:
+
+conventional, inaccurate, divergent   the first step of which a tensor is known to leave the strict bound of the
+    canonical reference (torch's conventions), and all such tensors of that step, or what else is wrong with them (a
+    dtype, a shape). What follows from them in later steps is left out. Where what was stored does not tell the step,
+    every tensor that may be out is held against the canonical reference.
+refused    any exception, where BatchNorm has a value; its absence, where it has none and refusing is right.
+divergent (accepted)    its absence, as BatchNorm has no value there.
+crashed, timeout    the process's death, or that it does not end.
+conforms   that any tensor leaves the bound, so the script exits with 0.
+
+A bound is written as NumPy's `isclose` has it, atol + rtol·|expected|, at least the suite's own at every element and as
+little above as two numbers allow.
+
+How a framework spells a layer stands beside its adapter, in ``repro.py.j2``: a file of Jinja2 macros. Each takes
+`case`, a `Spelling`, and those within a step also `step`, a `Step`:
+
+    imports(case)                               the imports, with sys and NumPy (and what a flag of `case` asks for)
+    setup(case), layer(case)                    statements: contexts; `layer` with its initial values
+    step(case, step)                            one call of the layer: statements
+    read(case, step, kind)                      expression of a tensor: y, dx, dgamma, running_mean …
+    numpy(case, step, kind, dtype, kept)        the same as a NumPy array; `kept`: later steps must not change it
+    dtype(case, step, kind), shape(…)           its dtype's name, such as "float32"; its shape, a tuple
+    constructor(case), version(case)            expressions: the class; the framework's version
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError, TemplateNotFound
+
+from conformance.arithmetic import Double
+from conformance.case import Case, CaseSpec
+from conformance.errors import UsageError
+from conformance.oracle import Oracle
+from conformance.problem import materialise
+from conformance.profile import AdapterFolder, open_adapter
+from conformance.repro.shown import NoScript
+from conformance.repro.source import broken
+from conformance.repro.writer import TEMPLATE, Writer
+from conformance.safe_text import one_line
+from conformance.target import bundled, installed, parse
+
+__all__ = ["NoScript", "of_stored", "script"]
+
+
+def of_stored(
+    case_line: Mapping[str, Any], verdict_line: Mapping[str, Any], target: Mapping[str, Any] | None = None
+) -> str | None:
+    """The script of a stored result; None where there is none.
+
+    Args:
+        case_line: a line of cases.jsonl.
+        verdict_line: a line of results.jsonl that judges the case on a target.
+        target: the target as run.json describes it, for its versions and options.
+    """
+    try:
+        return script(case_line, verdict_line, target)
+    except NoScript:
+        return None
+
+
+def script(
+    case_line: Mapping[str, Any], verdict_line: Mapping[str, Any], target: Mapping[str, Any] | None = None
+) -> str:
+    """The script of a result.
+
+    Raises:
+        NoScript: no script can show it, or the adapter brings no template.
+    """
+    verdict, error = verdict_line["verdict"], verdict_line["error"]
+    if verdict == "broken":
+        raise NoScript(f"the adapter or the environment failed, not the framework: {one_line(error['message'])}")
+    if verdict == "refused" and error["type"] == "NotExpressible":
+        raise NoScript(f"the framework has no way to say this case: {one_line(error['message'])}")
+    spec = case_line["spec"]
+    for field, what in (("carried", "its layer starts from another framework's"), ("beside", "another layer runs first")):
+        if spec.get(field):
+            raise NoScript(f"one script cannot show it: {what}")
+    adapter, options = _place(str(verdict_line["target"]), target)
+    facts = (target or {}).get("facts") or {"version": _installed(adapter.profile.package)}
+    problem = materialise(_case(case_line))
+    oracle = Oracle(problem)
+    oracle.arithmetic = Double()  # bounds need no more, and the script computes what is expected itself
+    try:
+        lines = Writer(problem, oracle, adapter, options, facts, verdict_line).lines()
+    except TemplateNotFound as missing:
+        raise NoScript(
+            f"{adapter.path} has no {TEMPLATE}, which says how its framework is spelled",
+            hint="conformance/repro describes it; adapters/torch has one to start from",
+        ) from missing
+    except TemplateError as slip:
+        raise NoScript(f"{adapter.path / TEMPLATE}: {slip}") from slip
+    text = "\n".join(part.rstrip() for line in lines for part in broken(line))
+    return re.sub(r"\n{4,}", "\n\n\n", text).strip("\n") + "\n"
+
+
+def _place(name: str, target: Mapping[str, Any] | None) -> tuple[AdapterFolder, dict[str, str]]:
+    """The adapter and the options of a target."""
+    try:
+        if target is not None and target["framework"] in bundled() and "/" not in name:
+            return _adapter(bundled()[target["framework"]]), dict(target["options"])
+        return _parsed(name)
+    except UsageError as error:
+        raise NoScript(f"the target {name} is not known here: {error}") from error
+
+
+@cache
+def _adapter(path: Path) -> AdapterFolder:
+    return open_adapter(path)
+
+
+@cache
+def _parsed(name: str) -> tuple[AdapterFolder, dict[str, str]]:
+    target = parse(name)
+    return target.adapter, target.options
+
+
+@cache
+def _installed(package: str) -> str:
+    return installed(package) or ""
+
+
+def _case(line: Mapping[str, Any]) -> Case:
+    """A case from a stored line, which leaves out what is default and spells numbers that JSON lacks."""
+    said = _numbers({"gradient": None, **line["spec"]})
+    return Case(line["case"], line["file"], line["line"], line["about"], CaseSpec.model_validate(said), line["matrix"])
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return float(value) if value in ("nan", "inf", "-inf") else value

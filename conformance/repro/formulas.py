@@ -1,0 +1,230 @@
+"""The reference as NumPy source: what every step of a case should return, in as few lines as the case needs.
+
+The formulas are those of `conformance.reference` under torch's conventions, in float64, or in np.longdouble where
+float64 is what is judged. Vectors stay (1, C, 1, …) throughout, so that they meet x, (N, C, *spatial), as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from conformance.layer import Parameters, Trace
+from conformance.problem import INITIAL, Problem
+from conformance.repro import source
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a reference has to give: kinds of tensors, and of how many steps.
+
+    `indexed`: it goes by ``y[0]``, not ``y``, as several steps are compared.
+    """
+
+    kinds: Collection[str]
+    steps: int
+    indexed: bool
+
+
+_GRADIENTS = ("dx", "dgamma", "dbeta")
+
+
+def reference(problem: Problem, parameters: Parameters, traces: Sequence[Trace], wanted: Wanted) -> list[str]:
+    """Lines that put what every step should return into `expected`, after those of `tensors`."""
+    calls, traces = problem.calls[: wanted.steps], traces[: wanted.steps]
+    several = wanted.steps > 1
+    number = "longdouble" if "float64" in (problem.layer_dtype, *(call.x.dtype.name for call in calls)) else "float64"
+    # A mask that keeps nothing leaves a mean of NaN, which NumPy gives by itself.
+    batch = [trace.batch and (trace.count > 0 or trace.mask is not None) for trace in traces]
+    empty = any(trace.batch and not used for trace, used in zip(traces, batch, strict=True))
+    weights = [trace.weight for trace in traces]
+    stated = not all(batch) or bool({"running_mean", "running_var"} & set(wanted.kinds))
+    moving = stated and any(weight is not None for weight in weights)
+    mixed = len({call.x.ndim for call in calls}) > 1
+    ndim = calls[0].x.ndim
+    column = (1, problem.features, *[1] * (ndim - 2))
+    lines = []
+    scope = ["gamma", "beta"] if set(wanted.kinds) & {"y", "dx"} else []
+    scope += ["running_mean", "running_var"] if stated else []
+    used = {name: _start(problem, parameters, name, column, number) for name in scope}
+    lines += [f"{name} = {text}" for name, text in used.items() if text is not None]
+    loop = {"xs": "x"}
+    with_dy = bool(set(_GRADIENTS) & set(wanted.kinds))
+    if with_dy:
+        loop["dys"] = "dy"
+    if any(call.mask is not None for call in calls):
+        loop["keeps"] = "keep"
+    flags = {}
+    if len(set(batch)) > 1:
+        flags["training"] = source.literal(batch)
+    updating = [weight is not None for weight in weights]
+    if moving and updating != batch and len(set(updating)) > 1:
+        flags["updating"] = source.literal(updating)
+    if moving and len({weight for weight in weights if weight is not None}) > 1:
+        flags["m"] = source.literal(weights)
+    body = _body(problem, parameters, wanted, batch, flags, used, moving, updating, weights, number)
+    if empty:
+        body.insert(0, "# A batch of no values has no mean; nothing is updated.")
+    if mixed:
+        body.insert(0, "column = (1, -1, *[1] * (x.ndim - 2))")
+        body[1:1] = [f"{name} = {name}.reshape(column)" for name in used if used[name] is not None]
+    if not several:
+        return [*lines, *body]
+    lists = {**loop, **{text: name for name, text in flags.items()}}
+    if len(lists) == 1:
+        head = "for i, x in enumerate(xs):"
+    else:
+        head = f"for i, ({', '.join(lists.values())}) in enumerate(zip({', '.join(lists)})):"
+    return [*lines, "expected = {}", head, *(f"    {line}" for line in body)]
+
+
+def _start(problem: Problem, p: Parameters, name: str, column: tuple[int, ...], number: str) -> str | None:
+    """Source of γ, β or a statistic as it is at first; None for a γ of 1 and a β of 0, which are left out."""
+    values = getattr(p, name)
+    learned = {"gamma": p.scale, "beta": p.center}.get(name, True)
+    shape = source.literal(column)
+    if name in ("gamma", "beta") and (not learned or bool((values == INITIAL[name]).all())):
+        return None
+    if name in problem.initial:
+        return f"{name}.astype(np.{number}).reshape{shape}"
+    if bool((values == INITIAL[name]).all()):
+        return f"np.{'ones' if INITIAL[name] else 'zeros'}({shape})"
+    return f"np.array({source.literal([float(v) for v in values])}).reshape{shape}"
+
+
+def _body(
+    problem: Problem,
+    p: Parameters,
+    wanted: Wanted,
+    batch: Sequence[bool],
+    flags: dict[str, str],
+    used: dict[str, str | None],
+    moving: bool,
+    updating: Sequence[bool],
+    weights: Sequence[float | None],
+    number: str,
+) -> list[str]:
+    """One step of the reference."""
+    kinds, calls = set(wanted.kinds), problem.calls[: wanted.steps]
+    masked = any(call.mask is not None for call in calls)
+    mixed = len({call.x.ndim for call in calls}) > 1
+    axes = "tuple({0, *range(2, x.ndim)})" if mixed else source.literal((0, *range(2, calls[0].x.ndim)))
+    axes = "0" if axes == "(0,)" else axes
+    over = f"{axes}, keepdims=True"
+    gradients = bool(set(_GRADIENTS) & kinds)
+    lines = [f"x = x.astype(np.{number})"]
+    sometimes = gradients and any(call.dy is None for call in calls)
+    if gradients and not sometimes:
+        lines.append(f"dy = dy.astype(np.{number})")
+    if masked:
+        lines.append("keep = keep[:, None]")
+    where = ", where=keep" if masked else ""
+    normalised = bool(kinds & {"y", "dx", "dgamma"})
+    both = f"mean, var = x.mean({over}{where}), x.var({over}{where})"
+    moments = [both]
+    if len(both) > source.WIDTH - 8:
+        moments = [f"mean = x.mean({over}{where})", f"var = x.var({over}{where})"]
+    if "training" in flags:
+        lines += ["if training:", *(f"    {line}" for line in moments)]
+        if normalised:
+            lines += ["else:", "    mean, var = running_mean, running_var"]
+    elif batch[0]:
+        lines += moments
+    elif normalised:
+        lines.append("mean, var = running_mean, running_var")
+    if normalised:
+        eps = f" + {source.literal(float(p.eps))}" if p.eps else ""
+        lines += [f"inv = 1 / np.sqrt(var{eps})", "xhat = (x - mean) * inv"]
+    names = {kind: f'expected[f"{kind}[{{i}}]"]' if wanted.indexed else f'expected["{kind}"]' for kind in kinds}
+    found: dict[str, str] = {}
+    if "y" in kinds:
+        gamma = "gamma * " if used.get("gamma") else ""
+        found["y"] = f"{gamma}xhat{' + beta' if used.get('beta') else ''}"
+    if gradients:
+        backward = _gradients(kinds, batch, flags, used, over, masked, found)
+        found |= {name: f"{name}.ravel()" for name in ("dgamma", "dbeta") if name in kinds}
+        if sometimes:
+            backward += [f"{names[kind]} = {found.pop(kind)}" for kind in _GRADIENTS if kind in found]
+            backward = ["if dy is not None:", *(f"    {line}" for line in backward)]
+        lines += backward
+    if moving:
+        lines += _update(flags, updating, weights, over, where, wanted.steps)
+    for name in ("running_mean", "running_var"):
+        if name in kinds:
+            found[name] = f"{name}.ravel()"
+    for name in ("gamma", "beta"):
+        if name in kinds:
+            found[name] = _held(problem, p, name)
+    if "x" in kinds:
+        found["x"] = "x"
+    order = ("y", "dx", "dgamma", "dbeta", "gamma", "beta", "x", "running_mean", "running_var")
+    found = {kind: found[kind] for kind in order if kind in found}
+    if wanted.steps == 1:
+        return [*lines, *source.dictionary("expected", found)]
+    return [*lines, *(f"{names[kind]} = {text}" for kind, text in found.items())]
+
+
+def _held(problem: Problem, p: Parameters, name: str) -> str:
+    """What γ or β must still be after the step."""
+    values = getattr(p, name)
+    if name in problem.initial:
+        return f"{name}.ravel()"
+    return f"np.array({source.literal([float(v) for v in values])})"
+
+
+def _gradients(
+    kinds: set[str],
+    batch: Sequence[bool],
+    flags: dict[str, str],
+    used: dict[str, str | None],
+    over: str,
+    masked: bool,
+    found: dict[str, str],
+) -> list[str]:
+    lines = []
+    through = any(batch) and "dx" in kinds
+    if "dbeta" in kinds or through:
+        lines.append(f"dbeta = dy.sum({over})")
+    if "dgamma" in kinds or through:
+        lines.append(f"dgamma = (dy * xhat).sum({over})")
+    if "dx" not in kinds:
+        return lines
+    outer = "gamma * inv" if used.get("gamma") else "inv"
+    if through:
+        n = "keep.sum()" if masked else "(x.size // x.shape[1])"
+        kept = "keep * " if masked else ""
+        inner = f"dy - {kept}(dbeta + xhat * dgamma) / {n}"
+        if "training" in flags:
+            lines += [f"dx = {outer} * ({inner} if training else dy)"]
+        else:
+            lines += [f"dx = {outer} * ({inner})"]
+        found["dx"] = "dx"
+    else:
+        found["dx"] = f"{outer} * dy"
+    return lines
+
+
+def _update(
+    flags: dict[str, str],
+    updating: Sequence[bool],
+    weights: Sequence[float | None],
+    over: str,
+    where: str,
+    steps: int,
+) -> list[str]:
+    """r ← (1 − m)·r + m·s with the unbiased variance."""
+    m = next(weight for weight in weights if weight is not None)
+    kept, new = ("(1 - m)", "m") if "m" in flags else (_rest(m), source.literal(m))
+    lines = [
+        f"running_mean = {kept} * running_mean + {new} * mean",
+        f"running_var = {kept} * running_var + {new} * x.var({over}{where}, ddof=1)",
+    ]
+    if all(updating):
+        return lines
+    condition = "updating" if "updating" in flags else "training"
+    return [f"if {condition}:", *(f"    {line}" for line in lines)]
+
+
+def _rest(m: float) -> str:
+    return repr(1 - m) if math.isfinite(m) and len(repr(1 - m)) <= 6 else f"(1 - {source.literal(m)})"

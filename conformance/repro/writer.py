@@ -1,0 +1,469 @@
+"""The script itself: the words, the framework's half from its template, NumPy's half, and the comparison."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from conformance.case import Documented
+from conformance.conventions import CANONICAL
+from conformance.documents import printed_numbers
+from conformance.oracle import Oracle
+from conformance.problem import Problem
+from conformance.profile import AdapterFolder
+from conformance.repro import formulas, source
+from conformance.repro.shown import Row, shown
+from conformance.repro.source import WIDTH, literal
+from conformance.repro.spelling import Spelling, Step
+from conformance.safe_text import clean, one_line
+from conformance.target import installed
+
+TEMPLATE = "repro.py.j2"
+
+_GRADIENTS = frozenset({"dx", "dgamma", "dbeta"})
+
+#: From here on frameworks may use several threads, which changes the order of sums.
+_LARGE = 10_000
+
+
+@cache
+def _environment(folder: Path) -> Environment:
+    return Environment(  # noqa: S701 - Python source, not HTML
+        loader=FileSystemLoader(folder),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+class Writer:
+    """Composes one script."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        oracle: Oracle,
+        adapter: AdapterFolder,
+        options: dict[str, str],
+        facts: Mapping[str, str],
+        line: Mapping[str, Any],
+    ) -> None:
+        self.case = problem.case
+        self.problem = problem
+        self.oracle = oracle
+        self.profile = adapter.profile
+        self.options = options
+        self.facts = facts
+        self.line = line
+        self.verdict = line["verdict"]
+        self.template: Any = _environment(adapter.path).get_template(TEMPLATE)
+        self.raises = self.verdict == "refused" or line["diagnosis"] == "accepted"
+        self.dies = self.verdict in ("crashed", "timeout")
+
+    def lines(self) -> list[str]:
+        """The whole script."""
+        if self.case.kind == "signature":
+            return self._signature()
+        rows = [] if self.raises or self.dies else shown(self.oracle, self.profile, self.line)
+        number = max((row.step + 1 for row in rows), default=len(self.problem.calls))
+        whole = (
+            self.raises
+            or self.dies
+            or self.options.get("execution")
+            != self.profile.options.get("execution", [self.options.get("execution")])[0]
+        )
+        gradients = bool(whole or {row.kind for row in rows} & _GRADIENTS) and any(
+            call.dy is not None for call in self.problem.calls[:number]
+        )
+        spelling = self._spelling(number)
+        tensors = source.tensors(self.problem, number, gradients=gradients)
+        body = [*self._text("layer", spelling), *self._calls(spelling, number, gradients, rows)]
+        start = [*self._header(rows), *self._text("imports", spelling)]
+        start += self._guard() if self.dies else []
+        start += ["", *self._text("setup", spelling), *tensors, "", f"# {self.profile.name}"]
+        if self.raises:
+            return [*start, *self._attempt(body)]
+        if self.dies:
+            return [*start, *body, 'print("It came to an end: nothing is wrong.")']
+        if any(row.kind == "repeats_differing" for row in rows):
+            return [*start, *self._repeated(body, spelling)]
+        if rows[0].what in ("dtype", "shape"):
+            return [*start, "seen = {}", *body, "", *self._facts(rows)]
+        return [*start, "seen = {}", *body, "", *self._comparison(rows, number)]
+
+    def _printed(self, rows: Sequence[Row], several: bool) -> list[str]:
+        expected = self.oracle.expected(self.profile, CANONICAL)
+        items = {}
+        for row in rows:
+            name = f"{row.kind}[{row.step}]"
+            numbers, _ = printed_numbers(self._document.tensors[name])
+            shape = np.shape(expected[name].value)
+            text = f"np.array({literal(numbers)})"
+            whole = (
+                f"{text}.reshape({literal(shape)})"
+                if len(numbers) > 1
+                else f"np.full({literal(shape)}, {numbers[0]!r})"
+            )
+            items[_key(row.kind, str(row.step), several).strip('"')] = whole
+        return source.dictionary("expected", items)
+
+    @property
+    def _document(self) -> Documented:
+        return self.case.spec.documented[self.profile.framework]
+
+    # The framework's half
+
+    def _spelling(self, number: int) -> Spelling:
+        problem, layer, native = self.problem, self.case.spec.layer, self.case.spec.native
+        canonical = None
+        if layer is not None:
+            canonical = layer.model_dump(exclude={"initial"})
+            canonical |= {"dtype": problem.layer_dtype}
+        calls = problem.calls[:number]
+        return Spelling(
+            rank=self.case.rank,
+            features=problem.features,
+            layer=canonical,
+            native=None if native is None else native[self.profile.framework],
+            initial=tuple(problem.initial),
+            layer_dtype=problem.layer_dtype,
+            layout="channels_first" if native is not None or not calls else self.case.input_of(0).layout,
+            learned=self._learned(),
+            step_dtypes=tuple(call.x.dtype.name for call in calls),
+            shapes=tuple(call.x.shape for call in calls),
+            options=self.options,
+            framework_version=str(self.facts.get("version", "")),
+            large=any(call.x.size >= _LARGE for call in calls) or "sums" in str(self.line["diagnosis"]),
+            saves=any(call.save_load for call in calls),
+            dies=self.dies,
+            signature=self.case.kind == "signature",
+        )
+
+    def _learned(self) -> tuple[str, ...]:
+        if self.case.kind == "signature":
+            return ()
+        if self.case.kind == "native" and self.raises:
+            affine = (self.case.spec.native or {})[self.profile.framework].get("affine", True)
+            return ("gamma", "beta") if affine else ()
+        p = self.profile.read(self.problem, CANONICAL)
+        return tuple(name for name, has in (("gamma", p.scale), ("beta", p.center)) if has and p.trainable)
+
+    def _text(self, macro: str, *arguments: Any) -> list[str]:
+        """The lines of a macro."""
+        text = str(getattr(self.template.module, macro)(*arguments)).strip("\n")
+        return text.split("\n") if text else []
+
+    def _calls(self, spelling: Spelling, number: int, gradients: bool, rows: Sequence[Row]) -> list[str]:
+        """The steps, each written out; runs of equal ones as a loop."""
+        several = number > 1
+        flags = []
+        for index, call in enumerate(self.problem.calls[:number]):
+            step = Step(
+                mode=call.mode,
+                x="xs[{}]" if several else "x",
+                dy=("dys[{}]" if several else "dy") if gradients and call.dy is not None else "",
+                keep=("keeps[{}]" if several else "keep") if call.mask is not None else "",
+                dtype=call.x.dtype.name,
+                dy_dtype="" if call.dy is None else call.dy.dtype.name,
+                shape=call.x.shape,
+                frozen=call.frozen,
+                was_frozen=index > 0 and self.problem.calls[index - 1].frozen,
+                save_load=call.save_load,
+                strided=call.strided,
+                first=index == 0,
+            )
+            flags.append((step, tuple((row.kind, row.what, row.dtype) for row in rows if row.step == index)))
+        lines: list[str] = []
+        start = 0
+        for (step, read), group in itertools.groupby(flags):
+            count = len(list(group))
+            loop = count > 2
+            for index in [start] if loop else range(start, start + count):
+                at = _At(step, "i" if loop else str(index))
+                text = [*self._text("step", spelling, at.step), *self._seen(spelling, at, read, several)]
+                if loop:
+                    lines.append(f"for i in range({start}, {start + count}):" if start else f"for i in range({count}):")
+                    text = [f"    {line}" if line else "" for line in text]
+                lines += text
+            start += count
+        return lines
+
+    def _seen(self, spelling: Spelling, at: _At, rows: Sequence[tuple[str, str, str]], several: bool) -> list[str]:
+        lines = []
+        for kind, what, dtype in rows:
+            if kind == "repeats_differing":
+                continue
+            if what in ("numbers", "documented"):
+                (value,) = self._text("numpy", spelling, at.step, kind, dtype, several)
+            else:
+                (value,) = self._text(what, spelling, at.step, kind)
+            lines.append(f"seen[{_key(kind, at.index, several)}] = {value}")
+        return lines
+
+    # The other half
+
+    def _comparison(self, rows: Sequence[Row], number: int) -> list[str]:
+        """Reference, bounds, and the loop that prints and decides."""
+        several = number > 1
+        reading = self.oracle.reading(self.profile, CANONICAL)
+        counters = [row for row in rows if row.kind == "num_batches_tracked"]
+        kinds = {row.kind for row in rows} - {"num_batches_tracked"}
+        lines = ["# What it should return: BatchNorm on the same numbers, computed far more precisely."]
+        if any(not np.isfinite(call.x.astype(np.float64)).all() for call in self.problem.calls[:number]):
+            lines.append('np.seterr(all="ignore")')
+        wanted = formulas.Wanted(kinds, number, several)
+        if rows[0].what == "documented":
+            lines = [f"# What is documented, in: {clean(self._document.source)}", *self._printed(rows, several)]
+        elif kinds:
+            lines += formulas.reference(self.problem, reading.parameters, reading.traces, wanted)
+        else:
+            lines.append("expected = {}")
+        for row in counters:
+            count = reading.traces[row.step].num_batches_tracked
+            lines.append(f"expected[{_key(row.kind, str(row.step), several)}] = np.array({count})")
+        for limit, group in itertools.groupby(rows, lambda row: row.overflow):
+            for row in group if limit is not None else ():
+                name = f"expected[{_key(row.kind, str(row.step), several)}]"
+                lines.append(f"{name}[np.abs({name}) >= {limit!r}] *= np.inf  # in {row.dtype}")
+        bounds = {
+            _key(row.kind, str(row.step), several).strip('"'): f"({_digits(row.rtol)}, {self._atol(row)})"
+            for row in rows
+        }
+        pair = "seen[name].astype(np.float64), expected[name]"
+        pair = f"np.atleast_1d({pair})" if counters else pair
+        return [
+            *lines,
+            "",
+            "# How far rounding may take a correct implementation: rtol and atol.",
+            *source.dictionary("bounds", bounds),
+            "failed = False",
+            "for name, (rtol, atol) in bounds.items():",
+            f"    a, b = {pair}",
+            '    with np.errstate(all="ignore"):',
+            "        error = np.abs(a - b) / (atol + rtol * np.abs(b))",
+            "        error[~np.isfinite(a - b)] = np.inf  # a NaN or an infinity out of its place",
+            "    error[(a == b) | (np.isnan(a) & np.isnan(b))] = 0",
+            "    at = tuple(int(i) for i in np.unravel_index(np.argmax(error), error.shape))",
+            "    print(",
+            '        f"{name}{list(at)} is {a[at]:.9g}, should be {b[at]:.9g}: {error[at]:.3g} times the bound,"',
+            '        f" {(error > 1).sum()} of {error.size} beyond it"',
+            "    )",
+            "    failed |= bool(error[at] > 1)",
+            "sys.exit(failed)",
+        ]
+
+    def _atol(self, row: Row) -> str:
+        if len(row.atol) == 1:
+            return _digits(row.atol[0])
+        numbers = f"[{', '.join(_digits(value) for value in row.atol)}]"
+        if row.kind not in ("y", "dx"):
+            return f"np.array({numbers})"
+        ndim = self.problem.calls[row.step].x.ndim
+        return f"np.reshape({numbers}, {literal((-1, *[1] * (ndim - 2)))})" if ndim > 2 else f"np.array({numbers})"
+
+    def _facts(self, rows: Sequence[Row]) -> list[str]:
+        """The comparison of dtypes or shapes."""
+        canonical = self.oracle.expected(self.profile, CANONICAL)
+        several = max(row.step for row in rows) > 0
+        items = {}
+        for row in rows:
+            wanted = canonical[f"{row.kind}[{row.step}]"]
+            value = wanted.dtype if row.what == "dtype" else tuple(wanted.value.shape)
+            items[_key(row.kind, str(row.step), several).strip('"')] = literal(value)
+        what = rows[0].what
+        return [
+            *source.dictionary("expected", items),
+            "for name in expected:",
+            f'    print(f"{what} of {{name}}: {{seen[name]}}, should be {{expected[name]}}")',
+            "sys.exit(seen != expected)",
+        ]
+
+    def _repeated(self, body: Sequence[str], spelling: Spelling) -> list[str]:
+        number = len(self.problem.calls)
+        step = _At(Step("default", "x", "", "", "float32", "", (), False, False, False, False, False), "0").step
+        (value,) = self._text("numpy", spelling, step, "y", self.problem.calls[-1].x.dtype.name, False)
+        return [
+            "def run():",
+            "    seen = {}",
+            *(f"    {line}" if line else "" for line in body),
+            *([] if any("seen[" in line for line in body) else [f'    seen["y"] = {value}']),
+            '    return b"".join(value.tobytes() for value in seen.values())',
+            "",
+            "",
+            "first = run()",
+            f"differing = sum(run() != first for _ in range({self.case.spec.repeat - 1}))",
+            f'print(f"{{differing}} of {self.case.spec.repeat - 1} runs of {number} steps differ from the first")',
+            "sys.exit(differing > 0)",
+        ]
+
+    def _attempt(self, body: Sequence[str]) -> list[str]:
+        """Construction and calls that raise, or should."""
+        meaningless = self._meaningless()
+        ends = "It is refused, as it should be." if meaningless else "It should not raise."
+        after = "It should have raised an exception." if meaningless else "It does not raise: nothing is wrong."
+        return [
+            "try:",
+            *(f"    {line}" if line else "" for line in body),
+            "except Exception as error:",
+            '    print(f"{type(error).__name__}: {error}")',
+            f'    sys.exit("{ends}")' if not meaningless else f'    print("{ends}")\n    sys.exit(0)',
+            f'sys.exit(f"y is {{y}}\\n{after}")' if meaningless else f'print("{after}")',
+        ]
+
+    def _meaningless(self) -> bool:
+        """Whether BatchNorm has no value here."""
+        return (self.oracle.undefined or self.profile.senseless(self.problem)) is not None
+
+    def _guard(self) -> list[str]:
+        return [
+            "",
+            "if len(sys.argv) == 1:  # what follows runs in a process of its own, which may die",
+            "    try:",
+            '        child = subprocess.run([sys.executable, __file__, "child"], timeout=120)',
+            "    except subprocess.TimeoutExpired as error:",
+            "        sys.exit(str(error))",
+            '    print(f"The process ended with status {child.returncode}.")',
+            "    sys.exit(child.returncode != 0)",
+        ]
+
+    def _signature(self) -> list[str]:
+        spelling = self._spelling(0)
+        documented = (self.case.spec.signature or {})[self.profile.framework]
+        (constructor,) = self._text("constructor", spelling)
+        said = {name: None if text is None else _normal(text) for name, text in documented.items()}
+        kept = ", only those named" if self.case.spec.excerpt else ""
+        return [
+            *self._header([]),
+            *self._text("imports", spelling),
+            "",
+            f"# Parameter: its documented default, None where it has none{kept}.",
+            *source.dictionary("documented", {name: literal(text) for name, text in said.items()}),
+            f"parameters = inspect.signature({constructor}).parameters.values()",
+            "real = {p.name: None if p.default is p.empty else repr(p.default) for p in parameters}",
+            *(["real = {name: real[name] for name in real if name in documented}"] if self.case.spec.excerpt else []),
+            "for name in {**documented, **real}:",
+            '    found, wanted = real.get(name, "absent"), documented.get(name, "absent")',
+            "    if found != wanted:",
+            '        print(f"{name}: {found}, documented: {wanted}")',
+            "sys.exit(list(real.items()) != list(documented.items()))",
+        ]
+
+    # The words
+
+    def _header(self, rows: Sequence[Row]) -> list[str]:
+        """What happens, what should, why, and with what it was seen."""
+        paragraphs = [*self._what(rows), clean(self.case.spec.why).replace("[found here]", "")]
+        if rows and max(row.step for row in rows) > 0:
+            paragraphs.append("y[0] is of the first call, y[1] of the second.")
+        paragraphs += [
+            self._seen_with(),
+            f"Exits with {'0' if self._right() else '1 while it is so, with 0 otherwise'}.",
+        ]
+        lines = []
+        for paragraph in paragraphs:
+            words = " ".join(paragraph.split())
+            lines += ["", *textwrap.wrap(words, WIDTH - 2, break_on_hyphens=False, break_long_words=False)]
+        return [*(f"# {line}".rstrip() for line in lines[1:]), ""]
+
+    def _right(self) -> bool:
+        """Whether what happens is what should."""
+        return self.verdict == "conforms" or (self.verdict == "refused" and self._meaningless())
+
+    def _what(self, rows: Sequence[Row]) -> list[str]:
+        """The finding in a sentence, what is expected instead, and why."""
+        made = clean(str(self.line["received"])).partition("(")[0]
+        layer = made or f"{self.profile.name} BatchNorm{self.case.rank}d"
+        error = self.line["error"]
+        if self.case.kind == "signature":
+            return [f"{layer}: the constructor's parameters, against those documented."]
+        if self.raises and self._meaningless():
+            meaning = self.oracle.undefined or self.profile.senseless(self.problem)
+            verb = (
+                "refuses what has no meaning, as it should" if self.verdict == "refused" else "accepts without a word"
+            )
+            return [f"{layer} {verb}: {meaning}.", *([] if self._right() else ["Expected: an exception."])]
+        if error is not None:
+            verb = "raises" if self.verdict == "refused" else "ends the process:"
+            said = one_line(f"{error['type']}: {error['message']}", 300)
+            return [f"{layer} {verb} {_sentence(said)}", "Expected: a result, as BatchNorm has a value here."]
+        if self.verdict == "conforms":
+            return [f"{layer} returns what it should, within rounding."]
+        because = _EVIDENCE.sub("", clean(str(self.line["because"])).strip())
+        expected = _expected(rows)
+        if self.verdict == "conventional":
+            expected += f" {self.profile.name} documents its own."
+        return [f"{layer}: {_sentence(because)}", expected]
+
+    def _seen_with(self) -> str:
+        facts = {key: clean(str(value)) for key, value in self.facts.items() if value}
+        version = f"{self.profile.name} {facts.get('version', '')}".strip()
+        if facts.get("backend"):
+            version += f" on {facts['backend']} {facts.get('backend_version', '')}".rstrip()
+        places = [
+            facts.get("accelerator") or self.options.get("device", "cpu").upper(),
+            self.options.get("execution", ""),
+        ]
+        where = ", ".join(place for place in places if place)
+        others = [f"{label} {facts[key]}" for key, label in (("numpy", "NumPy"), ("python", "Python")) if key in facts]
+        suite = f"batchnorm-conformance {installed('batchnorm-conformance') or ''}".strip()
+        return f"Seen with {', '.join([f'{version} ({where})', *others])}. Case {self.case.id} of {suite}."
+
+
+#: How a diagnosis ends: its evidence.
+_EVIDENCE = re.compile(r": within \S+ of the bound \(off by \S+ bounds without\)")
+
+
+def _expected(rows: Sequence[Row]) -> str:
+    """What should happen, in a sentence."""
+    if rows[0].what == "dtype":
+        return "Expected: y and dx in the dtype of x, all else in the layer's own."
+    if rows[0].what == "shape":
+        return "Expected: y and dx in the shape of x, all else (C,)."
+    if rows[0].what == "documented":
+        return "Expected: the numbers that are documented, to the digits printed."
+    text = "Expected: BatchNorm as Ioffe and Szegedy (2015) define it, within rounding."
+    if {row.kind for row in rows} & {"running_mean", "running_var"} or any(row.step for row in rows):
+        text += " The running statistics move towards the batch's mean and unbiased variance, as torch's do."
+    return text
+
+
+class _At:
+    """A step at an index, which is a number or the variable of a loop."""
+
+    def __init__(self, step: Step, index: str) -> None:
+        self.index = index
+        said = {name: getattr(step, name).format(index) for name in ("x", "dy", "keep")}
+        self.step = Step(**{**vars(step), **said})
+
+
+def _key(kind: str, index: str, several: bool) -> str:
+    """``"y"``, ``"y[1]"``, or ``f"y[{i}]"`` within a loop."""
+    if not several:
+        return f'"{kind}"'
+    return f'f"{kind}[{{i}}]"' if index == "i" else f'"{kind}[{index}]"'
+
+
+def _digits(value: float) -> str:
+    return re.sub(r"e\+0?", "e", f"{value:.2e}") if value else "0"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _normal(text: str) -> str:
+    """A documented default as Python's own repr has it: 1e-05 for 1e-5."""
+    try:
+        return repr(ast.literal_eval(text))
+    except (ValueError, SyntaxError):
+        return text

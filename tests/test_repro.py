@@ -1,0 +1,211 @@
+"""Stand-alone scripts: they are Python, they draw the case's own bits, and they exit as the verdict says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401 - teaches NumPy the name bfloat16
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from conformance.arithmetic import Double
+from conformance.case import Case
+from conformance.conventions import CANONICAL
+from conformance.load import load
+from conformance.oracle import Oracle
+from conformance.pool import Limits, NotStarted, Pool
+from conformance.problem import Problem, materialise
+from conformance.record import case_line, target_line, verdict_line
+from conformance.repro import NoScript, formulas, of_stored, script, source
+from conformance.session import judged
+from conformance.target import bundled, installed, parse
+
+MAIN = ["torch", "mindspore", "keras"]
+CASES = load([ROOT / "cases"], frozenset(bundled()))
+SMALL = 5_000
+
+
+def small(case: Case) -> bool:
+    return case.kind != "signature" and all(case.input_of(i).size <= SMALL for i in range(len(case.spec.steps)))
+
+
+def line(verdict: str, target: str, **fields: Any) -> dict[str, Any]:
+    """A verdict's line of results.jsonl."""
+    plain: dict[str, Any] = {
+        "case": "",
+        "diagnosis": None,
+        "because": "",
+        "tensors": {},
+        "accepted": {},
+        "error": None,
+        "received": "",
+    }
+    return {**plain, "verdict": verdict, "target": target, "status": "expected", **fields}
+
+
+def refused(target: str) -> dict[str, Any]:
+    return line("refused", target, error={"type": "ValueError", "message": 'it said "no"\n\x1b[31m\\'})
+
+
+def stored(problem: Problem) -> dict[str, Any]:
+    """A case's line as it is read back."""
+    said: dict[str, Any] = json.loads(json.dumps(case_line(problem)))
+    return said
+
+
+@pytest.mark.parametrize("framework", MAIN)
+def test_every_case_has_a_script_that_compiles(framework: str) -> None:
+    for case in CASES[::3]:
+        if (case.frameworks is None or framework in case.frameworks) and (case.kind == "signature" or small(case)):
+            text = script(stored(materialise(case)), refused(framework))
+            compile(text, case.id, "exec")
+
+
+def test_the_script_draws_the_bits_of_the_case() -> None:
+    for case in filter(small, CASES[::2]):
+        problem = materialise(case)
+        names: dict[str, Any] = {"np": np}
+        lines = source.tensors(
+            problem, len(problem.calls), gradients=any(call.dy is not None for call in problem.calls)
+        )
+        exec("\n".join(lines), names)
+        several = len(problem.calls) > 1
+        for index, call in enumerate(problem.calls):
+            for name, wanted in (("x", call.x), ("dy", call.dy), ("keep", call.mask)):
+                if wanted is not None:
+                    drawn = names[f"{name}s"][index] if several else names[name]
+                    assert np.array_equal(drawn.astype(wanted.dtype), wanted, equal_nan=True), (case.id, name, index)
+        for name, vector in problem.initial.items():
+            assert np.array_equal(names[name].astype(vector.dtype), vector, equal_nan=True), (case.id, name)
+
+
+def test_its_reference_is_the_suites_own() -> None:
+    kinds = ("y", "dx", "dgamma", "dbeta", "running_mean", "running_var")
+    profile = parse("torch").profile
+    for case in [case for case in CASES if small(case) and case.kind == "layer"][::9]:
+        problem = materialise(case)
+        oracle = Oracle(problem)
+        if oracle.undefined or (case.spec.input and any(n == 0 for n in case.spec.input.dimensions)):
+            continue
+        oracle.arithmetic = Double()
+        expected, reading = oracle.expected(profile, CANONICAL), oracle.reading(profile, CANONICAL)
+        number = len(problem.calls)
+        wanted = formulas.Wanted([kind for kind in kinds if f"{kind}[0]" in expected], number, number > 1)
+        lines = source.tensors(problem, number, gradients=any(call.dy is not None for call in problem.calls))
+        lines += formulas.reference(problem, reading.parameters, reading.traces, wanted)
+        names: dict[str, Any] = {"np": np}
+        with np.errstate(all="ignore"):
+            exec("\n".join(lines), names)
+        for name, found in names["expected"].items():
+            key = name if number > 1 else f"{name}[0]"
+            if key not in expected:  # of a frozen step
+                continue
+            exact, bound = np.asarray(expected[key].value, np.float64), expected[key].bound
+            close = (np.abs(found - exact) <= bound) | (found == exact) | (np.isnan(found) & np.isnan(exact))
+            assert close.all(), (case.id, key)
+
+
+def test_an_adapter_without_a_template_is_told_what_to_do() -> None:
+    problem = materialise(next(filter(small, CASES)))
+    with pytest.raises(NoScript, match=r"has no repro\.py\.j2.*conformance/repro describes it"):
+        script(stored(problem), refused("numpy"))
+    assert of_stored(stored(problem), refused("numpy")) is None
+
+
+def test_what_a_framework_cannot_say_has_no_script() -> None:
+    problem = materialise(next(filter(small, CASES)))
+    error = {"type": "NotExpressible", "message": "torch has no such thing"}
+    with pytest.raises(NoScript, match="torch has no such thing"):
+        script(stored(problem), line("refused", "torch", error=error))
+    assert of_stored(stored(problem), line("broken", "torch", error=error)) is None
+
+
+def test_the_words_of_a_framework_stay_in_a_comment() -> None:
+    text = script(stored(materialise(next(filter(small, CASES)))), refused("torch"))
+    assert "# torch" in text or "# PyTorch" in text
+    assert "\x1b" not in text
+
+
+# On the frameworks
+
+#: Runs many scripts in one interpreter, so that the framework is imported once; prints the exit code of each.
+RUNNER = """
+import contextlib, io, json, sys
+codes = {}
+for name, text in json.load(open(sys.argv[1])).items():
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(text, name, "exec"), {"__name__": "__main__"})
+        codes[name] = 0
+    except SystemExit as end:
+        codes[name] = int(end.code not in (None, 0, False))
+    except BaseException as error:
+        codes[name] = repr(error)
+json.dump(codes, open(sys.argv[2], "w"))
+"""
+
+
+def run_scripts(scripts: dict[str, str], folder: Path) -> dict[str, Any]:
+    """Name of the script → its exit code, or the exception that it died of."""
+    (folder / "scripts.json").write_text(json.dumps(scripts))
+    command = [sys.executable, "-c", RUNNER, str(folder / "scripts.json"), str(folder / "codes.json")]
+    subprocess.run(command, cwd=folder, timeout=600, check=True, capture_output=True)
+    codes: dict[str, Any] = json.loads((folder / "codes.json").read_text())
+    return codes
+
+
+def of_findings(framework: str) -> list[Case]:
+    """A case of every finding that the corpus declares of a framework, and some that conform."""
+    found: dict[Any, Case] = {}
+    for case in filter(small, CASES):
+        for wanted in case.spec.expect.get(framework, ()):
+            if wanted.diverges or wanted.inaccurate:
+                found.setdefault((wanted.diverges, wanted.because), case)
+    plain = [case for case in CASES if small(case) and case.kind == "layer" and not case.spec.expect]
+    return list({case.id: case for case in [*found.values(), *plain[::60]]}.values())
+
+
+@pytest.fixture(scope="module")
+def scripts(request: pytest.FixtureRequest) -> dict[str, tuple[str, int]]:
+    """Of every finding on a target: its script, and the exit code that the verdict asks for."""
+    target = parse(request.param)
+    if installed(target.profile.package) is None:
+        pytest.skip(f"{target.profile.package} is not installed")
+    found = {}
+    cases = [case for case in of_findings(target.framework) if target.framework in (case.frameworks or MAIN)]
+    with Pool([target], Limits(start_seconds=300, case_seconds=300)) as pool:
+        for settled in judged(cases, pool):
+            side = settled.sides[target.name]
+            said = verdict_line(settled.problem.case.id, target.name, side.verdict, side.observation)
+            start = pool.starts[target.name]
+            assert not isinstance(start, NotStarted)
+            text = of_stored(stored(settled.problem), said, target_line(target, start))
+            if text is not None and side.verdict.verdict != "refused":
+                found[settled.problem.case.id] = text, int(side.verdict.verdict != "conforms")
+    return found
+
+
+OTHERS = ["mindspore,execution=graph", "torch,execution=compiled", "keras,execution=compiled", "keras,backend=torch"]
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("scripts", [*MAIN, *OTHERS], indirect=True)
+def test_a_script_exits_as_the_verdict_says(scripts: dict[str, tuple[str, int]], tmp_path: Path) -> None:
+    codes = run_scripts({name: text for name, (text, _) in scripts.items()}, tmp_path)
+    assert set(codes.values()) == {0, 1}
+    assert codes == {name: code for name, (_, code) in scripts.items()}
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("scripts", ["keras"], indirect=True)
+def test_a_script_exits_with_0_once_the_framework_is_right(scripts: dict[str, tuple[str, int]], tmp_path: Path) -> None:
+    right = "seen = {name: np.asarray(expected[name]).astype(seen[name].dtype) for name in seen}\n\n# How far"
+    repaired = {name: text.replace("\n# How far", right, 1) for name, (text, code) in scripts.items() if code}
+    repaired = {name: text for name, text in repaired.items() if right in text}
+    assert repaired
+    assert set(run_scripts(repaired, tmp_path).values()) == {0}
