@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of what reads files from elsewhere.
 
-``python benchmarks/fuzz.py case -max_total_time=600``, or ``run``; what follows goes to libFuzzer, folders of seeds too.
+``python benchmarks/fuzz.py case -max_total_time=600``, or ``run``; the rest goes to libFuzzer, folders of seeds too.
 Needs atheris (``pip install atheris``), which has wheels for few Pythons and so is no dependency; hypothesis does the
 same in small in the tests. Ends with a crash file on anything but a named error.
 """
