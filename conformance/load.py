@@ -334,8 +334,9 @@ class _File:
             merged = with_defaults(defaults, entry.node)
             axes, faults = axes_of(merged)
             self.faults += faults
+            matrix = merged.entries.get("matrix")
             number += count(axes)
-            values += count(axes) * merged.size
+            values += count(axes) * (merged.size - (matrix.node.size if matrix else 0))
             yield name, Entry(entry.key, merged), axes
             if number > MAX_CASES or values > MAX_VALUES:
                 limit = f"{MAX_CASES:,} cases" if number > MAX_CASES else f"{MAX_VALUES:,} values in all cases"

@@ -265,6 +265,13 @@ def test_work_on_values_is_bounded_before_it_begins(write: Write) -> None:
     assert any("over the limit of 2,000,000 values" in error.message for error in errors(write(text)))
 
 
+def test_a_matrix_counts_once_and_not_in_each_of_its_cases(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = f"layer.eps: {[n / 1e6 for n in range(1, 61)]}, input.normal.seed: {list(range(60))}"
+    path = write(f"{HEAD}cases:\n  a: {{why: x, layer: {{}}, input: {{shape: [4, 3]}}, matrix: {{{axes}}}}}")
+    monkeypatch.setattr(loading, "MAX_VALUES", 3600 * 20)
+    assert len(load([path])) == 3600
+
+
 def test_a_matrix_is_multiplied_out_only_after_it_was_counted(write: Write) -> None:
     axes = ", ".join(f"layer.{name}: {list(range(300))}" for name in ("eps", "momentum", "features"))
     (found,) = errors(write(f"{HEAD}cases:\n  a: {{why: x, matrix: {{{axes}}}}}"))
