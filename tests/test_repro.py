@@ -83,6 +83,7 @@ def test_the_script_draws_the_bits_of_the_case() -> None:
             assert np.array_equal(names[name].astype(vector.dtype), vector, equal_nan=True), (case.id, name)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NaN and of nothing, as the script has them
 def test_its_reference_is_the_suites_own() -> None:
     kinds = ("y", "dx", "dgamma", "dbeta", "running_mean", "running_var")
     profile = parse("torch").profile
