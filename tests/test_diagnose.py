@@ -314,7 +314,7 @@ def test_noise_of_any_size_is_named_nothing(tensor: str, size: float) -> None:
     name, _, step = tensor.rpartition("_")
     expected = ORACLE.expected(under().profile, CANONICAL)[f"{name}[{step}]"]
     noise = size * expected.bound * random.standard_normal(expected.value.shape)
-    found = verdict(ORACLE, answer(ORACLE, **{tensor: (expected.value + noise).astype(np.float32)}))
+    found = verdict(ORACLE, answer(ORACLE, CANONICAL, None, **{tensor: (expected.value + noise).astype(np.float32)}))
     assert (found.verdict, found.diagnosis) == ("divergent", "unexplained")
     assert found.tried
 
