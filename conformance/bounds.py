@@ -225,7 +225,7 @@ class _Step:
             q = 2 * q
         if r.conventions.coarse == "deviation":
             exact = 1 / np.sqrt(t.radicand)
-            q = np.where(_of_half(exact), q + _ties(exact, q + 3 * r.u) / t.inv, np.nan)  # (17)
+            q = q + _ties(exact, q + 3 * r.u) / t.inv  # (17)
         return np.asarray(q)
 
     def output(self) -> Array:
@@ -238,8 +238,7 @@ class _Step:
             delta = delta + gamma * _ties(self.xhat, _over(self.delta_xhat, self.xhat))  # (17)
         if r.conventions.coarse == "output":
             exact = t.gamma[:, None] * t.xhat + t.beta[:, None]
-            ties = _ties(exact, _over(delta, np.abs(exact))) + self.eta
-            return np.where(_of_half(exact) | (exact == 0), ties, np.nan)  # (17)
+            return np.asarray(_ties(exact, _over(delta, np.abs(exact))) + self.eta)  # (17)
         return np.asarray(delta + r.tiny * (self.xhat + np.abs(t.x) + np.abs(t.mu)[:, None] + 3))
 
     def running(self) -> tuple[Array, Array]:
@@ -346,8 +345,3 @@ def _ties(value: Array, relative: Array) -> Array:
     spacing = np.ldexp(1.0, np.frexp(value)[1] - 11)
     nearest_tie = np.abs(np.abs(np.abs(value) / spacing % 1) - 0.5) * spacing
     return np.where(nearest_tie <= relative * np.abs(value), spacing, 0.0)
-
-
-def _of_half(value: Array) -> Array:
-    """Whether a number is in float16's normal range; what becomes 0 or infinite there says nothing of 11 bits."""
-    return np.asarray((np.abs(value) >= 2.0**-14) & (np.abs(value) <= 65504))

@@ -109,7 +109,9 @@ CONVENTIONS = {
     ),
     "eps_ignored": _f("Adds no eps.", (INV, "1 / np.sqrt(var)"), named="eps-ignored"),
     "eps_as_floor": _f(
-        "Raises the variance to eps.", (INV, "1 / np.sqrt(np.maximum(var, np.float32(self.eps)))"), named="eps-as-floor"
+        "Raises the variance to eps.",
+        (INV, "1 / np.sqrt(np.maximum(var, np.float32(self.eps)))"),
+        named="eps-as-floor eps-ignored",  # the same thing where every variance is above eps
     ),
     "eps_stored": _f(
         "Stores the variance with eps added.",
@@ -275,7 +277,11 @@ NUMERICS = {
         (INV, f"({INV}).astype(np.float16).astype(np.float32)"),
         named="deviation-in-half",
     ),
-    "variance_floor": _f("Raises the variance to 1e-6.", (VAR, f"np.maximum({VAR}, np.float32(1e-6))")),
+    "variance_floor": _f(
+        "Raises the variance to 1e-6.",
+        (VAR, f"np.maximum({VAR}, np.float32(1e-6))"),
+        named="unexplained variance-one-pass variance-cancelled",  # one pass may make 1e-6 of 0 where the mean is 10
+    ),
     "count_saturates": _f("Counts up to 255.", (COUNT, f"{COUNT}; self.n = min(self.n, 255)"), named="count-saturates"),
     "subnormals_flushed": _f(
         "Takes numbers below the smallest normal one for zero.",
