@@ -87,6 +87,7 @@ def _evidence(seen: Array, wanted: Expected, result: TensorResult, running: Any,
         error = np.where(same, 0.0, np.inf if result.problem else 0.0)  # an infinity may be within its bound
         error[numbers] = np.abs(arithmetic.lower(arithmetic.lift(values[numbers]) - wanted.value[numbers]))
         ratio = np.where(error > 0, error / wanted.bound, 0.0)
+        ratio = np.where(np.isfinite(error), np.minimum(ratio, np.finfo(np.float64).max), ratio)  # a bound of 0
         ulps = np.where(error > 0, error / ulp(exact, seen.dtype.name), 0.0)
     worst: tuple[float, ...] = ()
     at = result.worst_index

@@ -19,7 +19,7 @@ MEANINGS = {
     "conforms": "within rounding of exact arithmetic",
     "conventional": "differs as the framework documents, and within rounding once that is applied",
     "inaccurate": "right, but beyond the strict bound on rounding",
-    "refused": "the framework raised an exception",
+    "refused": "the framework raised an exception, or has no such option (NotExpressible)",
     "divergent": "computes something else",
     "timeout": "took longer than admitted",
     "crashed": "the process died",

@@ -12,7 +12,7 @@ import itertools
 import json
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,12 +169,12 @@ def _details(
     written: Mapping[tuple[str, str], str],
 ) -> dict[str, Any]:
     """What the page of a case shows beyond the list."""
+    asked = {"steps": steps(case["spec"]), "parameters": parameters(case["spec"])}
     return {
         "file": case["file"],
         "line": case["line"],
         "spec": shorten(specification(case["spec"]), TEXT_LIMIT),
-        "steps": steps(case["spec"]),
-        "parameters": parameters(case["spec"]),
+        **_without_empty(asked),
         "verdicts": [_verdict(line, targets, written.get((line["case"], line["target"]))) for line in verdicts],
         "pairs": [_pair(line, targets) for line in pairs],
     }
@@ -191,7 +191,7 @@ def _verdict(line: dict[str, Any], targets: list[str], script: str | None) -> di
             "diagnosis": line["diagnosis"],
             "because": shorten(reason(line), TEXT_LIMIT),
             "tried": [[str(one["name"]), _number(one["off"])] for one in line.get("tried") or ()],
-            "received": line["received"],
+            "received": line["received"] or _signature(line.get("signature") or ()),
             "seconds": _number(line["seconds"]),
             "tensors": [_tensor(name, tensor) for name, tensor in line["tensors"].items()],
             "facts": [shorten(fact, TEXT_LIMIT) for fact in line["facts"]],
@@ -279,8 +279,20 @@ def parameters(spec: Mapping[str, Any]) -> list[list[str]]:
     if spec.get("layer") is not None:
         meant = {"eps": 1e-5, "momentum": 0.1, "scale": True, "center": True, "track_running_stats": True}
         return [[name, shorten(_flow(value), 400)] for name, value in {**meant, **spec["layer"]}.items()]
-    said = spec.get("native") or spec.get("signature") or {}
-    return [[framework, shorten(_inner(arguments), 600)] for framework, arguments in said.items()]
+    documented = spec.get("signature") or {}
+    native = spec.get("native") or {}
+    return [
+        *([framework, shorten(_signature(said.items()), 600)] for framework, said in documented.items()),
+        *(
+            [framework, shorten(_signature((k, repr(v)) for k, v in said.items()), 600)]
+            for framework, said in native.items()
+        ),
+    ]
+
+
+def _signature(parameters: Iterable[Sequence[str | None]]) -> str:
+    """Parameters with their defaults, or arguments with their values, as Python writes them."""
+    return ", ".join(str(name) if text is None else f"{name}={text}" for name, text in parameters)
 
 
 def _inner(value: Mapping[str, Any] | None) -> str:

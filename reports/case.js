@@ -303,7 +303,7 @@ function pairNote(pair) {
 
 function drawQuestion(item) {
   const asked = [];
-  if (item.steps && item.steps.length) {
+  if (item.steps) {
     const extra = item.steps.some((row) => row[5]);
     const names = ["Step", "Mode", "Input", "dtype", "Cotangent of y", "Also"].slice(0, extra ? 6 : 5);
     const rows = item.steps.map((row) => make("tr", {}, ...row.slice(0, names.length).map((value) => make("td", {}, value))));
@@ -311,7 +311,7 @@ function drawQuestion(item) {
   }
   if (item.parameters && item.parameters.length) {
     const rows = item.parameters.map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value)));
-    asked.push(make("table", { class: "asked" }, make("caption", {}, "Layer"), make("tbody", {}, ...rows)));
+    asked.push(make("table", { class: "asked" }, make("caption", {}, item.steps ? "Layer" : "Constructor, as documented"), make("tbody", {}, ...rows)));
   }
   const spec = make("details", {}, make("summary", {}, "The case as its file says it, defaults left out"), make("pre", { tabindex: "0" }, item.spec));
   return [section("What was asked", "the same bits to every target; how each received the parameters is with its verdict", ...asked, spec)];

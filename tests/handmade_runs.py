@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -123,17 +124,35 @@ REFUSED: Line = {
 
 
 def large(cases: int, targets: Sequence[str]) -> Run:
-    """A run in which every target judged every case, with three steps' tensors each."""
+    """A run in which every target judged every case, with two steps' tensors each, no two alike."""
     names = [f"topic{i % 20}/case[shape={i},momentum=0.1]" for i in range(cases)]
-    step = ("y", "dx", "dgamma", "dbeta", "running_mean", "running_var")
-    tensors = {f"{name}[{n}]": tensor(0.0123 * (n + 1)) for n in range(3) for name in step}
+    draw = random.Random(0)
     verdicts = [
-        verdict("conventional", of=name, on=on, diagnosis="running-variance-biased", tensors=tensors)
+        verdict("conventional", of=name, on=on, diagnosis="running-variance-biased", tensors=_tensors(draw))
         for name in names
         for on in targets
     ]
     pairs = [pair(targets[0], on, f"{on}: running-variance-biased", of=name) for name in names for on in targets[1:]]
     return run(verdicts, pairs)
+
+
+def _tensors(draw: random.Random) -> Line:
+    """What is gathered of two steps of a layer of three channels, none of it exact: more than a real case has."""
+    found = {}
+    for step in range(2):
+        for name in ("y", "dx", "dgamma", "dbeta", "running_mean", "running_var"):
+            whole, exact = name in ("y", "dx"), draw.gauss(0, 1)
+            held = [[round(draw.random(), 6) for _ in range(3)]] * 2
+            found[f"{name}[{step}]"] = {
+                **tensor(draw.random() / 10),
+                "max_abs": draw.random() * 1e-6,
+                "shape": [4, 3, 5, 5] if whole else [3],
+                "worst": [float(f"{value:.9g}") for value in (exact, exact + draw.gauss(0, 1e-7))] + [1.23e-6],
+                "strip": "".join(draw.choices("PQRSTUVWXYZ", k=64 if whole else 3)),
+                "ulps": [draw.randrange(100) for _ in range(8)] if whole else [0, 2, 1],
+                "running": held if name.startswith("running") else [],
+            }
+    return found
 
 
 def hostile() -> Run:

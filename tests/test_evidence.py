@@ -65,6 +65,12 @@ def test_a_number_where_there_should_be_none_is_the_last_level() -> None:
     assert set(found.strip[1:]) != {LEVELS[-1]}
 
 
+def test_beyond_a_bound_of_zero_is_far_beyond_and_not_no_number() -> None:
+    of = oracle(steps=["eval"])  # evaluation leaves the statistics alone
+    wrong = exact(of, "running_mean[0]").astype(np.float32) + np.float32(1.0)
+    assert set(gathered(of, running_mean_0=wrong)["running_mean[0]"].strip) == {LEVELS[-2]}
+
+
 def test_running_statistics_are_followed_with_the_canonical_reading_where_it_is_another() -> None:
     of = oracle(steps=STEPS)
     found = gathered(of, BIASED)

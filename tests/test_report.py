@@ -33,7 +33,7 @@ from conformance.judge import VERDICTS
 from conformance.junit import junit
 from conformance.overview import MEANINGS, headline, subject
 from conformance.report import SUMMARY_LIMIT, html, summary, write_reports
-from conformance.report_data import dtypes, embedded, steps
+from conformance.report_data import dtypes, embedded, parameters, steps
 from conformance.run_folder import Run
 from conformance.safe_text import clean
 
@@ -329,6 +329,13 @@ def test_steps_that_ask_the_same_are_one_row() -> None:
         ["0 to 1", "train", "shape: [2, 3], constant: 1.0", "float16", "standard normal", ""],
         ["2", "eval", "shape: [2, 3], constant: 1.0", "float16", "standard normal", "frozen"],
     ]
+
+
+def test_parameters_are_told_as_each_kind_of_case_gives_them() -> None:
+    assert parameters({"layer": {"momentum": 0.5}})[:2] == [["eps", "1e-05"], ["momentum", "0.5"]]
+    native = {"torch": {"num_features": 3, "momentum": None}, "keras": {}}
+    assert parameters({"native": native}) == [["torch", "num_features=3, momentum=None"], ["keras", ""]]
+    assert parameters({"signature": {"torch": {"x": None, "eps": "1e-05"}}}) == [["torch", "x, eps=1e-05"]]
 
 
 def test_a_case_has_the_dtypes_of_its_inputs_and_its_layer() -> None:

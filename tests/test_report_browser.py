@@ -270,7 +270,7 @@ def test_ten_thousand_verdicts_open_filter_and_show_a_case(chromium: Any, tmp_pa
     assert "shape=1234" in page.locator("#case h1").inner_text()
     assert opened.complaints == []
     opened.page.context.close()
-    # On two idle cores 0.4 s and 20 ms; the limits leave room for a busy machine.
+    # Half a second to one and 20 to 160 ms were measured on a busy machine; the limits leave room for a busier one.
     assert took < 5
     assert filtered < 500
 
@@ -280,8 +280,9 @@ def test_the_list_is_drawn_as_far_as_it_is_looked_at_and_whole_when_asked(chromi
     page = opened.open()
     rows = page.locator("#list tbody th[scope=row]")
     assert rows.count() < 600
-    page.get_by_role("button", name="Show all").click()
-    assert rows.count() == 600
+    page.get_by_role("button", name="Show all").focus()  # as the keyboard reaches it; to the mouse the list just grows
+    page.keyboard.press("Enter")
+    playwright.expect(rows).to_have_count(600)
     opened.page.context.close()
 
 
