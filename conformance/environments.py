@@ -102,6 +102,8 @@ def environment(recipe: Recipe, say: Say, cache: Path | None = None) -> Path:
 
 def _build(recipe: Recipe, base: str, folder: Path, say: Say) -> None:
     """Make the environment beside its place, then rename it; nothing in it knows where it stands but scripts."""
+    for dropped in folder.parent.glob(f".{folder.name}.*.partial"):  # by a process that was killed; the lock is ours
+        shutil.rmtree(dropped, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         say(f"{recipe.title}: making an environment of Python {_version(base)}")
