@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -73,7 +73,7 @@ def _provided(target: Target, say: Say) -> Target:
     if target.recipe is None:
         return target
     try:
-        return dataclasses.replace(target, python=str(environment(target.recipe, say)))
+        return dataclasses.replace(target, python=str(environment(target.recipe, say)), missing="")
     except NotBuilt as error:
         return dataclasses.replace(target, missing=str(error))
 
@@ -102,6 +102,8 @@ def environment(recipe: Recipe, say: Say, cache: Path | None = None) -> Path:
 
 def _build(recipe: Recipe, base: str, folder: Path, say: Say) -> None:
     """Make the environment beside its place, then rename it; nothing in it knows where it stands but scripts."""
+    for dropped in folder.parent.glob(f".{folder.name}.*.partial"):  # by a process that was killed; the lock is ours
+        shutil.rmtree(dropped, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         say(f"{recipe.title}: making an environment of Python {_version(base)}")
@@ -109,6 +111,7 @@ def _build(recipe: Recipe, base: str, folder: Path, say: Say) -> None:
         _run([str(aside / "bin" / "python"), *_INSTALL, *recipe.requirements], recipe, say)
         told = {"title": recipe.title, "python": _version(base), "requirements": list(recipe.requirements)}
         (aside / "conformance.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)  # an environment whose Python is gone
         aside.rename(folder)
         say(f"{recipe.title}: ready")
     finally:
@@ -150,6 +153,8 @@ def _run(command: Sequence[str], recipe: Recipe, say: Say) -> None:
 @contextlib.contextmanager
 def _locked(path: Path, recipe: Recipe, say: Say) -> Iterator[None]:
     """Hold a file's lock, which the system takes back from a process that dies."""
+    import fcntl  # POSIX only, as environments are; the other commands do without
+
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -180,7 +185,7 @@ def _base(recipe: Recipe) -> str:
             raise NotBuilt(f"no environment for {recipe.title}: {named} is no Python")
         return named
     wanted = SpecifierSet(f"=={named}.*" if recipe.exact else named)
-    if wanted.contains(_version(sys.executable) or ""):
+    if wanted.contains(platform.python_version(), prereleases=True):
         return sys.executable
     fitting = [(version, path) for path in pythons() if (version := _version(path)) and wanted.contains(version)]
     if not fitting:

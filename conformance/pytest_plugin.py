@@ -19,11 +19,10 @@ import pytest
 if TYPE_CHECKING:
     from conformance.case import Case
     from conformance.compare import TensorResult
-    from conformance.difference.changes import CaseChange
+    from conformance.difference.standing import Standing
     from conformance.oracle import Oracle
     from conformance.pairs import Side
     from conformance.pool import Pool
-    from conformance.run_folder import Run
     from conformance.target import Target
 
 #: Cases whose observations are kept for the pairs that follow them.
@@ -111,8 +110,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
     assert old is not None
-    made = ", ".join(f"{target['name']} {target['facts'].get('version', '')}" for target in old.targets)
-    return [f"conformance baseline: {folder}, of {old.info['started'][:10]}: {made}"]
+    made = ", ".join(f"{target['name']} {target['facts'].get('version', '')}" for target in old.run.targets)
+    return [f"conformance baseline: {folder}, of {old.run.info['started'][:10]}: {made}"]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -200,55 +199,16 @@ class Bench:
         return self._oracles[place]
 
     @cached_property
-    def baseline(self) -> Run | None:
+    def baseline(self) -> Standing | None:
         """The stored run to hold results against, if one was named.
 
         Raises:
             RunDamage: it cannot be read.
         """
+        from conformance.difference.standing import Standing
         from conformance.run_folder import read
 
-        return None if self._baseline is None else read(self._baseline)
-
-    def changed(self, case: Case, side: Side) -> CaseChange | None:
-        """What became of a case since the baseline; None where there is no baseline.
-
-        Raises:
-            Unexpected: the baseline has no target of this framework.
-        """
-        from conformance.difference.changes import alone, classed
-        from conformance.record import verdict_line
-
-        if self.baseline is None:
-            return None
-        target = self._old_target(side)
-        before = self._old_lines.get((case.id, target["name"]))
-        if before is None:
-            return alone(case.id, "new", "this run")
-        after = verdict_line(case.id, side.under.name, side.verdict, side.observation)
-        same = self.baseline.cases[case.id]["digest"] == self.oracle(case).problem.digest
-        return classed(before, after, same, lambda _: None)
-
-    def remarks(self, side: Side) -> list[str]:
-        """What the baseline's target states otherwise, its version first."""
-        from conformance.difference.changes import fact_remarks
-
-        before, after = self._old_target(side)["facts"], side.under.facts
-        version = f"version {before.get('version')} → {after.get('version')}"
-        return [*([version] if before.get("version") != after.get("version") else []), *fact_remarks(before, after)]
-
-    def _old_target(self, side: Side) -> dict[str, Any]:
-        assert self.baseline is not None
-        named = [target for target in self.baseline.targets if target["name"] == side.under.name]
-        alike = [target for target in self.baseline.targets if target["framework"] == side.under.profile.framework]
-        if not named and len(alike) != 1:
-            raise Unexpected(f"the baseline {self.baseline.path} has no target {side.under.name}")
-        return (named or alike)[0]
-
-    @cached_property
-    def _old_lines(self) -> dict[tuple[str, str], dict[str, Any]]:
-        assert self.baseline is not None
-        return {(line["case"], line["target"]): line for line in self.baseline.verdicts}
+        return None if self._baseline is None else Standing(read(self._baseline))
 
     def close(self) -> None:
         """End every worker."""
@@ -364,13 +324,21 @@ class TargetItem(ConformanceItem):
     def _hold_against_baseline(self, side: Side) -> None:
         """Fail on a change since the baseline; an unexpected verdict that it had already is xfailed."""
         from conformance.difference.changes import HARMLESS
+        from conformance.errors import UsageError
+        from conformance.record import verdict_line
 
         bench = _bench(self.config)
-        change = bench.changed(self.case, side)
-        if change is None:
+        if bench.baseline is None:
             return
+        name, framework = side.under.name, side.under.profile.framework
+        line = verdict_line(self.case.id, name, side.verdict, side.observation)
+        try:
+            change = bench.baseline.changed(line, bench.oracle(self.case).problem.digest, framework)
+        except UsageError as error:
+            raise Unexpected(str(error)) from error
         if change.change not in HARMLESS:
-            since = "; ".join(bench.remarks(side)) or "the same version and environment"
+            remarks = bench.baseline.remarks(name, framework, side.under.facts)
+            since = "; ".join(remarks) or "the same version and environment"
             head = f"changed since the baseline: {change.change}: {change.what} ({since})"
             raise Unexpected(f"{head}\n{message(self.case, side)}")
         if side.verdict.status == "unexpected":

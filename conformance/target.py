@@ -36,7 +36,7 @@ class Target:
         python: interpreter of the worker; None for this one.
         host: execnet's place, such as ``ssh:build3``; None for this machine.
         recipe: how the environment of a named version is made; `conformance.environments` does.
-        missing: why there is no such environment; empty where there is one, or none is needed.
+        missing: why there is no such environment (yet); empty where there is one, or none is needed.
     """
 
     name: str
@@ -106,7 +106,7 @@ def parse(text: str, *, device: str = "cpu", threads: int = 1, named: Mapping[st
     if host is not None:
         raise UsageError(f"target {name}: environments are made on this machine only", hint="leave out version or host")
     recipe = versions.recipe(versions.read(path), package or profile.package, version, options, python)
-    return Target(name, adapter, options, python, host, recipe)
+    return Target(name, adapter, options, python, host, recipe, missing="its environment was not made")
 
 
 def _adapter_path(head: str) -> tuple[Path, str]:

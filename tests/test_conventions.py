@@ -63,6 +63,8 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"mode_lasts": False}, "y:3 dx:3 dgamma:3 running_mean:34 running_var:34 count:34"),
     ({"momentum_weighs": "old"}, f"{STATE} {IN_EVAL}"),
     ({"default_eps": 1e-3}, ""),  # what a profile reads a native constructor by
+    ({"least_eps": 0.75}, EVERYWHERE),  # ε is ½ here
+    ({"least_eps": 0.25}, ""),
     ({"default_momentum": 0.01}, ""),
     ({"least_eps": 1e-6}, ""),  # the ε here is above it
     ({"frozen": "eval"}, "y:4 dx:4 running_mean:4 running_var:4 count:4"),
@@ -148,6 +150,12 @@ def test_no_convention_is_left_out_above() -> None:
 def convention(step: Values, p: Parameters | None = None, **changes: Any) -> dict[str, list[Any]]:
     found = one(p or parameters(), step, CANONICAL.but(**changes))
     return {name: value.tolist() for name, value in found.items()}
+
+
+@pytest.mark.parametrize("eps", [0.0, -1.0, 1e-5, math.nan])
+def test_an_eps_below_the_least_is_raised_to_it(eps: float) -> None:
+    raised = one(parameters(eps=eps), values(FIRST), CANONICAL.but(least_eps=0.5))["y"]
+    np.testing.assert_array_equal(raised, one(parameters(eps=0.5), values(FIRST))["y"])
 
 
 def test_an_unbiased_batch_variance_normalises() -> None:

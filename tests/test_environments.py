@@ -113,6 +113,17 @@ def test_it_is_built_once_and_on_the_python_that_runs_the_suite_where_that_will_
     assert answer(first, "import platform; print(platform.python_version())") == [platform.python_version()]
 
 
+def test_what_a_killed_process_left_is_cleared_away_and_a_broken_environment_built_anew(tiny: Recipe) -> None:
+    python = environment(tiny, quiet)
+    place = python.parents[1]
+    left_over = place.with_name(f".{place.name}.x.partial")
+    left_over.mkdir()
+    python.unlink()
+    assert environment(tiny, quiet) == python
+    assert answer(python, "import tiny_thing; print(tiny_thing.VALUE)") == ["7"]
+    assert not left_over.exists()
+
+
 def test_a_failed_install_is_told_in_pips_words_and_leaves_nothing(home: Path, tiny: Recipe) -> None:
     environment(tiny, quiet)
     before = left()

@@ -23,7 +23,7 @@ from conformance.errors import UsageError
 from conformance.harness import Array
 from conformance.observation import Observation
 from conformance.problem import Problem, from_wire
-from conformance.record import ARRAY_LIMIT, RunWriter, default_folder
+from conformance.record import ARRAY_LIMIT, RunWriter, default_folder, digest
 from conformance.run_folder import Incomplete, read
 
 
@@ -91,7 +91,9 @@ def test_a_verdict_is_a_line(tmp_path: Path) -> None:
         "error": None,
         "received": "Layer(3)",
         "facts": ["copied"],
+        "digests": {name: digest(array) for name, array in TENSORS.items()},
     }
+    assert crashed["digests"] == {}
     assert crashed["error"] == {"type": "WorkerDied", "message": "ended by SIGKILL\n\x1b[31mé\u2028\x85"}
     assert crashed["tensors"]["y[0]"] == {
         "ratio": None,
@@ -100,6 +102,14 @@ def test_a_verdict_is_a_line(tmp_path: Path) -> None:
         "worst_index": [],
         "problem": "has dtype µ8",
     }
+
+
+def test_a_digest_tells_bits_dtype_and_shape_apart_and_is_the_same_in_every_process() -> None:
+    zero = np.zeros((2, 3), np.float32)
+    others = [-zero, zero.T, zero.astype(np.float16), zero.view(np.int32), zero.ravel(), np.nextafter(zero, 1)]
+    digests = [digest(Array.of(array)) for array in (zero, zero.copy(), *others)]
+    assert digests[0] == digests[1] == "7UTSxc1x"  # of "float32[2, 3]" and 24 bytes of zero
+    assert len(set(digests)) == 1 + len(others)
 
 
 def test_a_pair_is_a_line(tmp_path: Path) -> None:

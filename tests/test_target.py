@@ -95,10 +95,6 @@ def test_an_alias_of_the_configuration_stands_for_its_text() -> None:
         ("torch,", "target torch,: '' is no option=value"),
         ("torch,threads=0", "target torch,threads=0: threads is a whole number from 1, not '0'"),
         ("torch,threads=two", "target torch,threads=two: threads is a whole number from 1, not 'two'"),
-        (
-            "torch,version=2.0",
-            "target torch,version=2.0: no environment for torch 2.0 is known here (name an interpreter",
-        ),
         ("no/such/folder", "no/such/folder is no adapter: it has no adapter.py"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from conformance.errors import UsageError
+from conformance.pool import NotStarted, Pool
 from conformance.target import bundled, parse
 from conformance.versions import Recipe, Versions, read, recipe
 
@@ -88,6 +89,12 @@ def test_the_users_own_python_outweighs_the_rule() -> None:
     target = parse("mindspore,version=2.0.0,python=3.9")
     assert target.recipe is not None
     assert (target.recipe.python, target.recipe.exact) == ("3.9", True)
+
+
+def test_a_target_whose_environment_was_not_made_does_not_run_in_another() -> None:
+    with Pool([parse("numpy==1.26.4")]) as pool:
+        start = pool.start()["numpy==1.26.4"]
+    assert start == NotStarted("its environment was not made", broken=False)
 
 
 def test_without_a_version_the_interpreter_is_used_as_it_is() -> None:

@@ -90,6 +90,8 @@ def run(
 ) -> int:
     """Run, judge and report, against a baseline if there is one; return the exit code."""
     console = make_console()
+    if baseline is not None:
+        read(baseline)  # what is wrong with it is better said before the run than after
     targets = choose_targets(named, device, console)
     cases = read_cases(paths, select, frozenset(target.framework for target in targets))
     if not targets or not any(targets_of(case, targets) for case in cases):
