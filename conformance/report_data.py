@@ -7,7 +7,6 @@ that are unpacked when one is looked at. Each is JSON, deflated (RFC 1950) and i
 from __future__ import annotations
 
 import base64
-import importlib.util
 import itertools
 import json
 import re
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance.findings import agreement, causes, findings, off, reason, topic
+from conformance.repro import of_stored
 from conformance.run_folder import Run
 from conformance.safe_text import shorten
 
@@ -57,7 +57,7 @@ def embedded(run: Run, proofs: Mapping[str, Sequence[str]]) -> Embedded:
     places = {name: place for place, name in enumerate(run.cases)}
     proved = {row: [places[name] for name in cases] for row, cases in proofs.items()}
     return Embedded(
-        pack({"targets": targets, "part": PART, "scripts": writes_scripts(), "proofs": proved, "cases": index}),
+        pack({"targets": targets, "part": PART, "proofs": proved, "cases": index}),
         tuple(pack(details[start : start + PART]) for start in range(0, len(details), PART)),
     )
 
@@ -68,25 +68,12 @@ def pack(data: Any) -> str:
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
-def writes_scripts() -> bool:
-    """Whether this suite writes stand-alone scripts that reproduce a verdict."""
-    return importlib.util.find_spec("conformance.repro") is not None
-
-
-def script_of(case: dict[str, Any], verdict: dict[str, Any], target: dict[str, Any]) -> str | None:
-    """A stand-alone script that shows a verdict in plain framework code; None where there is none."""
-    script: str | None = importlib.import_module("conformance.repro").of_stored(case, verdict, target)
-    return script
-
-
 def scripts(run: Run) -> dict[tuple[str, str], str]:
     """Case and target → a script, for what people ask about first: a script takes some 20 ms to write.
 
     That is every unexpected verdict, then every one that is neither right nor a refusal, then the worst case of every
     cause on every target; `SCRIPTS` at most.
     """
-    if not writes_scripts():
-        return {}
     targets = {target["name"]: target for target in run.targets}
     lines = {(line["case"], line["target"]): line for line in run.verdicts}
     asked = [key for key, line in lines.items() if line["status"] == "unexpected"]
@@ -95,7 +82,7 @@ def scripts(run: Run) -> dict[tuple[str, str], str]:
         asked += list({at.target: (at.case, at.target) for at in reversed(finding.occurrences)}.values())
     found = {}
     for key in list(dict.fromkeys(asked))[:SCRIPTS]:
-        script = script_of(run.cases[key[0]], lines[key], targets[key[1]])
+        script = of_stored(run.cases[key[0]], lines[key], targets[key[1]])
         if script:
             found[key] = script
     return found

@@ -86,6 +86,7 @@ def test_a_verdict_is_a_line(tmp_path: Path) -> None:
         "because": "",
         "seconds": 0.000123,
         "tensors": {"y[0]": {"ratio": 0.25, "max_abs": 1e-7, "max_ulp": 2.0, "worst_index": [0, 2]}},
+        "reason": "",
         "accepted": {},
         "tried": [],
         "error": None,

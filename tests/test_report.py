@@ -302,8 +302,7 @@ def test_what_was_gathered_of_a_tensor_reaches_the_page() -> None:
 
 
 def test_scripts_are_written_for_what_people_ask_about_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report_data, "writes_scripts", lambda: True)
-    monkeypatch.setattr(report_data, "script_of", lambda case, line, on: f"{case['case']} {on['name']}")
+    monkeypatch.setattr(report_data, "of_stored", lambda case, line, on: f"{case['case']} {on['name']}")
     biased = [
         verdict("conventional", of=f"a/biased-{i}", on="keras", **BIASED, tensors={"y[0]": tensor(i)}) for i in range(9)
     ]

@@ -330,8 +330,7 @@ def test_a_button_copies_the_script_that_reproduces_a_verdict(
     chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = "import torch\nprint('</script>')\n"
-    monkeypatch.setattr(report_data, "writes_scripts", lambda: True)
-    monkeypatch.setattr(report_data, "script_of", lambda case, verdict, target: script)
+    monkeypatch.setattr(report_data, "of_stored", lambda case, verdict, target: script)
     opened = Reader(chromium, tmp_path, gathered(), permissions=["clipboard-read", "clipboard-write"])
     page = opened.open("#case=momentum%2Fa")
     page.get_by_text("Reproduce in plain torch").click()

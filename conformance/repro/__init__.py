@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError, TemplateNotFound
+from pydantic import ValidationError
 
 from conformance.arithmetic import Double
 from conformance.case import Case, CaseSpec
@@ -80,13 +81,14 @@ def script(
         raise NoScript(f"the adapter or the environment failed, not the framework: {one_line(error['message'])}")
     if verdict == "refused" and error["type"] == "NotExpressible":
         raise NoScript(f"the framework has no way to say this case: {one_line(error['message'])}")
-    spec = case_line["spec"]
-    for field, what in (("carried", "its layer starts from another framework's"), ("beside", "another layer runs first")):
-        if spec.get(field):
-            raise NoScript(f"one script cannot show it: {what}")
+    case = _case(case_line)
+    if case.spec.carried is not None:
+        raise NoScript("one script cannot show it: its layer starts from another framework's")
+    if case.spec.beside is not None:
+        raise NoScript("a script cannot show it yet: another layer runs first")
     adapter, options = _place(str(verdict_line["target"]), target)
     facts = (target or {}).get("facts") or {"version": _installed(adapter.profile.package)}
-    problem = materialise(_case(case_line))
+    problem = materialise(case)
     oracle = Oracle(problem)
     oracle.arithmetic = Double()  # bounds need no more, and the script computes what is expected itself
     try:
@@ -129,9 +131,16 @@ def _installed(package: str) -> str:
 
 
 def _case(line: Mapping[str, Any]) -> Case:
-    """A case from a stored line, which leaves out what is default and spells numbers that JSON lacks."""
-    said = _numbers({"gradient": None, **line["spec"]})
-    return Case(line["case"], line["file"], line["line"], line["about"], CaseSpec.model_validate(said), line["matrix"])
+    """A case from a stored line, which leaves out what is default and spells numbers that JSON lacks.
+
+    Raises:
+        NoScript: the line is of no case that this version of the suite knows.
+    """
+    try:
+        spec = CaseSpec.model_validate(_numbers({"gradient": None, **line["spec"]}))
+    except ValidationError as error:
+        raise NoScript(f"the stored case cannot be read: {one_line(str(error))}") from error
+    return Case(line["case"], line["file"], line["line"], line["about"], spec, line["matrix"])
 
 
 def _numbers(value: Any) -> Any:
