@@ -56,7 +56,7 @@ class Oracle:
         for index, call in enumerate(self.problem.calls):
             if call.x.ndim not in _DIMENSIONS[case.rank]:
                 return f"step {index} gives BatchNorm{case.rank}d an input of {call.x.ndim} dimensions"
-            if case.kind == "layer" and call.x.shape[1] != features:
+            if call.x.shape[1] != features:
                 return f"step {index} gives {call.x.shape[1]} channels to a layer of {features}"
         return None
 

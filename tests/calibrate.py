@@ -261,7 +261,7 @@ def layer_rows(names: Sequence[str], full: bool, say: Callable[[str], None]) -> 
 # The reference
 
 #: Cases of more elements are left to --full.
-REFERENCE_ELEMENTS, TEXTBOOK_ELEMENTS = 500, 100
+REFERENCE_ELEMENTS, TEXTBOOK_ELEMENTS = 1_000, 100
 #: What the reference may use of a bound.
 REFERENCE_SHARE = 0.01
 

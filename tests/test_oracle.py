@@ -108,6 +108,13 @@ def test_only_a_counter_is_optional() -> None:
             {"steps": ["train", {"mode": "eval", "input": {"shape": [4, 7, 1, 1], "normal": {}}}]},
             "step 1 gives 7 channels to a layer of 3",
         ),
+        (
+            {
+                "native": {"numpy": {}},
+                "steps": ["train", {"mode": "eval", "input": {"shape": [4, 7, 1, 1], "normal": {}}}],
+            },
+            "step 1 gives 7 channels to a layer of 3",
+        ),
         ({"native": {"numpy": {}}, "rank": 3}, "step 0 gives BatchNorm3d an input of 4 dimensions"),
     ],
 )
