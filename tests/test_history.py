@@ -63,6 +63,15 @@ def test_a_convention_of_some_inputs_says_which() -> None:
     assert row.moves
 
 
+def test_a_convention_that_others_stand_in_for_in_part_does_not_move() -> None:
+    twice = (*CASES, sized("a/other", 4, 3))
+    everywhere = half(*(verdict("conventional", of=one["case"], **BIASED) for one in twice), cases=twice)
+    some = [verdict("conventional", of=one["case"], **BIASED) for one in twice[:3]] + [verdict(of="a/other")]
+    row = rows(history("Frame", [half(*some, cases=twice), everywhere]))["running-variance-biased"]
+    assert [cell and cell.where for cell in row.cells] == ["2-D float32 in part, 4-D", ""]
+    assert not row.moves
+
+
 def test_a_case_that_was_not_answered_tells_nothing_of_a_convention() -> None:
     refused = half(verdict("refused", of="a/flat", **REFUSED), cases=CASES[:1])
     row = rows(history("Frame", [refused, biased_in("a/flat")]))["running-variance-biased"]

@@ -133,7 +133,8 @@ def test_history_shows_where_a_convention_disappears(conformance: Command, folde
     assert said.code == 0, said.out + said.err
     text = (folder / "past" / "history.md").read_text()
     assert "| running-variance-biased | 2 | · |" in text
-    assert "on 3 cases of 1 topics: small." in text
+    assert "on 3 cases of 1 topic: small." in text
+    assert "| unexpected | · | · |" in text
     assert "running-variance-biased" in (folder / "past" / "history.html").read_text()
 
 

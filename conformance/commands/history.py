@@ -150,7 +150,7 @@ def _values(
     return {
         "headline": f"{number} versions of {', '.join(one.title for one in histories)} on {len(cases):,} cases",
         "about": f"Every version ran in an environment of its own, on {len(cases):,} cases{chosen} of "
-        f"{len(topics)} topics: {', '.join(topics)}.",
+        f"{len(topics)} topic{'' if len(topics) == 1 else 's'}: {', '.join(topics)}.",
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["conformance", *sys.argv[1:]]),
         "system": f"{str(machine.get('system', '')).partition('-')[0]} {machine.get('machine', '')}, "
@@ -161,7 +161,8 @@ def _values(
         "histories": histories,
         "kinds": KINDS,
         "verdicts": [
-            v for v in (*VERDICTS, "unexpected") if any(x.totals.get(v) for h in histories for x in h.versions)
+            *(v for v in VERDICTS if any(x.totals.get(v) for h in histories for x in h.versions)),
+            "unexpected",  # none is worth saying too
         ],
     }
 

@@ -53,7 +53,7 @@ class Row:
     def moves(self) -> bool:
         """Whether it appears or disappears between two versions that ran, altogether or for some kind of input."""
         told = [cell for cell in self.cells if cell is not None and (cell.of or cell.count)]
-        states = {(bool(cell.count), "" if cell.where == IN_PART else cell.where) for cell in told}
+        states = {(bool(cell.count), "" if IN_PART in cell.where else cell.where) for cell in told}
         return len(states) > 1
 
 
