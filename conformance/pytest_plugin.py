@@ -19,11 +19,11 @@ import pytest
 if TYPE_CHECKING:
     from conformance.case import Case
     from conformance.compare import TensorResult
-    from conformance.difference.standing import Standing
     from conformance.oracle import Oracle
     from conformance.pairs import Side
     from conformance.pool import Pool
     from conformance.target import Target
+    from conformance.upgrades.standing import Standing
 
 #: Cases whose observations are kept for the pairs that follow them.
 _REMEMBERED = 8
@@ -205,8 +205,8 @@ class Bench:
         Raises:
             RunDamage: it cannot be read.
         """
-        from conformance.difference.standing import Standing
         from conformance.run_folder import read
+        from conformance.upgrades.standing import Standing
 
         return None if self._baseline is None else Standing(read(self._baseline))
 
@@ -323,9 +323,9 @@ class TargetItem(ConformanceItem):
 
     def _hold_against_baseline(self, side: Side) -> None:
         """Fail on a change since the baseline; an unexpected verdict that it had already is xfailed."""
-        from conformance.difference.changes import HARMLESS
         from conformance.errors import UsageError
         from conformance.record import verdict_line
+        from conformance.upgrades.changes import HARMLESS
 
         bench = _bench(self.config)
         if bench.baseline is None:

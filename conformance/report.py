@@ -6,9 +6,7 @@ frameworks are cleaned first (`conformance.safe_text`) and escaped where they ar
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import hashlib
 import shlex
 from collections.abc import Sequence
 from functools import cache
@@ -16,18 +14,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
-from conformance import data
 from conformance.conversion import Row, Table
 from conformance.differences import Differences, differences
 from conformance.junit import junit
 from conformance.overview import many, overview, target_labels
+from conformance.pages import Filters, asset, policy, templates
 from conformance.proof import sides
 from conformance.report_data import embedded
 from conformance.run_folder import Run
-from conformance.safe_text import clean_all, markdown, markdown_cell, markdown_code
+from conformance.safe_text import clean_all
 
 #: A summary is read in a comment, not scrolled through; what is left out is counted.
 SUMMARY_LIMIT = 8_000
@@ -55,15 +53,13 @@ def html(run: Run) -> str:
 
 
 def _html(run: Run, told: dict[str, Any]) -> str:
-    style, scripts = _asset("style.css"), [_asset(name) for name in ("charts.js", "case.js", "script.js")]
-    admitted = " ".join(_digest(script) for script in scripts)
-    policy = f"default-src 'none'; img-src data:; script-src {admitted}; style-src {_digest(style)}; "
+    style, scripts = asset("style.css"), [asset(name) for name in ("charts.js", "case.js", "script.js")]
     return (
         _templates(autoescape=True)
         .get_template("report.html.j2")
         .render(
             told,
-            policy=policy + "base-uri 'none'; form-action 'none'",
+            policy=policy(style, scripts),
             style=Markup(style),  # noqa: S704 - ours
             scripts=[Markup(script) for script in scripts],  # noqa: S704 - ours
             data=embedded(run, proofs(told["differences"])),
@@ -124,39 +120,18 @@ def _cleaned(run: Run) -> Run:
     )
 
 
-def _asset(name: str) -> str:
-    return (data.folder("reports") / name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    """A text's digest as a Content-Security-Policy writes it."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
 @cache
 def _templates(autoescape: bool) -> Environment:
-    """The templates of reports/: with `autoescape` for HTML; without it they must filter every text themselves."""
-    environment = Environment(
-        loader=FileSystemLoader(data.folder("reports")),
-        autoescape=autoescape,  # noqa: S701 - off for Markdown only
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
+    filters: Filters = {
         "case_link": _case_link,
         "hash": lambda text: quote(str(text), safe="/,=:"),
         "many": many,
         "full_stop": _full_stop,
         "row_address": row_address,
         "sentence": _sentence,
-        "markdown": markdown,
-        "code": markdown_code,
-        "cell": markdown_cell,
         "case_address": lambda case: "report.html#case=" + quote(str(case), safe=""),
     }
-    return environment
+    return templates(filters, autoescape=autoescape)
 
 
 def _case_link(case: str) -> str:

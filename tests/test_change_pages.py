@@ -14,9 +14,9 @@ from ruamel.yaml import YAML
 from typer.main import get_command
 
 from conformance.cli import app
-from conformance.difference import page
-from conformance.difference.changes import Comparison, Half, compare
 from conformance.run_folder import Run
+from conformance.upgrades import page
+from conformance.upgrades.changes import Comparison, Half, compare
 
 
 def bare(made: Run) -> Run:

@@ -11,7 +11,7 @@ from handmade_runs import BIASED, REFUSED, UNEXPLAINED, Line, case, run, target,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance.difference.changes import (
+from conformance.upgrades.changes import (
     CaseChange,
     Comparison,
     Half,

@@ -7,8 +7,8 @@ from typing import Any
 
 from handmade_runs import BIASED, REFUSED, UNEXPLAINED, Line, case, run, target, verdict
 
-from conformance.difference.changes import Half
-from conformance.difference.history import History, Row, Version, history
+from conformance.upgrades.changes import Half
+from conformance.upgrades.history import History, Row, Version, history
 
 
 class _NoArrays:

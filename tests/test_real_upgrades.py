@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from conformance.difference.changes import Comparison, Half, compare
 from conformance.run_folder import read
+from conformance.upgrades.changes import Comparison, Half, compare
 
 pytestmark = [
     pytest.mark.upgrades,

@@ -9,12 +9,12 @@ from rich.console import Console
 
 from conformance.commands.compare import matched, show, written
 from conformance.commands.console import console as make_console
-from conformance.difference.changes import Half
-from conformance.difference.changes import compare as compare_halves
-from conformance.difference.copies import baseline as made
-from conformance.difference.copies import unblessed
 from conformance.errors import UsageError
 from conformance.run_folder import Run, read
+from conformance.upgrades.changes import Half
+from conformance.upgrades.changes import compare as compare_halves
+from conformance.upgrades.copies import baseline as made
+from conformance.upgrades.copies import unblessed
 
 #: Unexpected verdicts that are named before the rest is counted.
 _NAMED = 20

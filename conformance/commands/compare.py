@@ -9,12 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from conformance.commands.console import console as make_console
-from conformance.difference import page
-from conformance.difference.changes import CHANGES, HARMLESS, MEANINGS, Comparison, Half, grouped
-from conformance.difference.changes import compare as compare_halves
 from conformance.errors import UsageError
 from conformance.run_folder import Run, read
 from conformance.safe_text import one_line
+from conformance.upgrades import page
+from conformance.upgrades.changes import CHANGES, HARMLESS, MEANINGS, Comparison, Half, grouped
+from conformance.upgrades.changes import compare as compare_halves
 
 #: Groups of cases, and cases of a group, that the terminal shows.
 _GROUPS, _EXAMPLES = 30, 3

@@ -17,9 +17,6 @@ from conformance.commands.compare import safe_name
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.run import COULD_NOT_RUN, execute, provided
-from conformance.difference import page
-from conformance.difference.changes import CHANGES, Half
-from conformance.difference.history import Cell, History, Row, Version, history
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS
 from conformance.pool import Limits, NotStarted
@@ -27,6 +24,9 @@ from conformance.record import default_folder
 from conformance.run_folder import read
 from conformance.session import targets_of
 from conformance.target import Target, bundled, configured, parse
+from conformance.upgrades import page
+from conformance.upgrades.changes import CHANGES, Half
+from conformance.upgrades.history import Cell, History, Row, Version, history
 
 #: Sections of the table, in order.
 KINDS = (("convention", "Convention"), ("refused", "Refusal"), ("finding", "Finding"))

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from conformance.difference.copies import merge as merged
 from conformance.errors import UsageError
 from conformance.record import default_folder
 from conformance.report import write_reports
 from conformance.run_folder import read
+from conformance.upgrades.copies import merge as merged
 
 
 def merge(runs: Sequence[Path], out: Path | None) -> None:

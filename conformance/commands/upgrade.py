@@ -12,9 +12,6 @@ from conformance.commands.compare import show
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.run import COULD_NOT_RUN, UNEXPECTED, execute, provided
-from conformance.difference import page
-from conformance.difference.changes import Half
-from conformance.difference.changes import compare as compare_halves
 from conformance.errors import UsageError
 from conformance.pool import Limits, NotStarted
 from conformance.report import write_reports
@@ -22,6 +19,9 @@ from conformance.run_folder import Run, read
 from conformance.safe_text import clean
 from conformance.session import targets_of
 from conformance.target import Target, configured, parse
+from conformance.upgrades import page
+from conformance.upgrades.changes import Half
+from conformance.upgrades.changes import compare as compare_halves
 
 
 def upgrade(

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from conformance.difference.changes import Change, Half, compare
 from conformance.findings import Finding, Line, findings, parts
+from conformance.upgrades.changes import Change, Half, compare
 
 Kind = Literal["convention", "refused", "finding"]
 

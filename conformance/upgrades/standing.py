@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from conformance.difference.changes import CaseChange, alone, classed, fact_remarks
 from conformance.errors import UsageError
 from conformance.findings import Line
 from conformance.run_folder import Run
+from conformance.upgrades.changes import CaseChange, alone, classed, fact_remarks
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ Everything is prepared here; the templates in reports/ lay it out. Texts from ca
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections import Counter
 from functools import cache
@@ -15,11 +13,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
-from conformance import data
-from conformance.difference.changes import (
+from conformance import pages
+from conformance.safe_text import clean, one_line
+from conformance.upgrades.changes import (
     CHANGES,
     HARMLESS,
     MEANINGS,
@@ -29,7 +28,6 @@ from conformance.difference.changes import (
     TensorChange,
     grouped,
 )
-from conformance.safe_text import clean, markdown, markdown_cell, markdown_code, one_line
 
 #: A summary is read in a comment; what is left out is counted.
 _GROUPS, _EXAMPLES = 20, 3
@@ -127,11 +125,9 @@ def html(comparison: Comparison, strict: bool = False) -> str:
 
 def rendered(template: str, values: dict[str, Any]) -> str:
     """A page in the reports' style that asks for nothing beyond itself and runs no script."""
-    style = "".join((data.folder("reports") / name).read_text(encoding="utf-8") for name in _STYLES)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    style = "".join(map(pages.asset, _STYLES))
     page = templates(autoescape=True).get_template(template)
-    return page.render(values, policy=policy, style=Markup(style))  # noqa: S704 - ours
+    return page.render(values, policy=pages.policy(style), style=Markup(style))  # noqa: S704 - ours
 
 
 def markdown_page(comparison: Comparison, strict: bool = False) -> str:
@@ -186,21 +182,5 @@ def _ratio(value: float | None) -> str:
 
 @cache
 def templates(autoescape: bool) -> Environment:
-    """The templates of reports/: with `autoescape` for HTML; without it they must filter every text themselves."""
-    environment = Environment(
-        loader=FileSystemLoader(data.folder("reports")),
-        autoescape=autoescape,  # noqa: S701 - off for Markdown only
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "clean": clean,
-        "ulp": ulp,
-        "ratio": _ratio,
-        "markdown": markdown,
-        "code": markdown_code,
-        "cell": markdown_cell,
-    }
-    return environment
+    """The templates of comparisons and histories."""
+    return pages.templates({"ulp": ulp, "ratio": _ratio}, autoescape=autoescape)
