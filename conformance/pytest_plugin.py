@@ -382,6 +382,7 @@ def message(case: Case, side: Side) -> str:
         *([f"because: {because}"] if because else []),
         *(line for line in evidence if line.strip() not in because),
         *([f"received: {_shown(side.observation.received)}"] if side.observation.received else []),
+        f"see: {_command('explain', case, side.under.name)}",
         f"repro: {_command('repro', case, side.under.name)}",
     ]
     return "\n".join(lines)

@@ -279,9 +279,10 @@ def test_a_failure_says_what_and_why_and_how_to_see_more(
     assert lines == [
         f"{target}: divergent, expected conforms or conventional",
         "because: y[0] has shape [13, 2, 2], not [4, 13, 2, 2]",
+        f"see: conformance explain small/unlucky -p cases/small.yaml -t {target}",
         f"repro: conformance repro small/unlucky -p cases/small.yaml -t {target}",
     ]
-    monkeypatch.setattr(sys, "argv", shlex.split(lines[-1].removeprefix("see: ")))
+    monkeypatch.setattr(sys, "argv", shlex.split(lines[-2].removeprefix("see: ")))
     with pytest.raises(SystemExit) as exited:
         cli.app()
     assert exited.value.code == 0

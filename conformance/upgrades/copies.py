@@ -98,7 +98,7 @@ def baseline(run: Run, out: Path, keep: Iterable[Line] | None = None) -> RunWrit
     needed = {line["case"] for line in kept}
     for name, case in run.cases.items():
         if name in needed:
-            writer.case_line({**case, "line": 0, "about": "", "matrix": {}, "spec": {}})
+            writer.case_line({**case, "line": 0, "about": "", "matrix": {}, "spec": {"why": ""}})
     for line in kept:
         writer.verdict_line(_slim(line))
     writer.finish_as(run.info)
