@@ -324,7 +324,7 @@ class TargetItem(ConformanceItem):
     def _hold_against_baseline(self, side: Side) -> None:
         """Fail on a change since the baseline; an unexpected verdict that it had already is xfailed."""
         from conformance.errors import UsageError
-        from conformance.record import verdict_line
+        from conformance.lines import verdict_line
         from conformance.upgrades.changes import HARMLESS
 
         bench = _bench(self.config)

@@ -18,12 +18,13 @@ import tiny_run
 from safetensors.numpy import load_file
 from tiny_run import TENSORS, fill, problem, starts, targets, write
 
-from conformance import record
+from conformance import streams
 from conformance.errors import UsageError
 from conformance.harness import Array
+from conformance.lines import digest
 from conformance.observation import Observation
 from conformance.problem import Problem, from_wire
-from conformance.record import ARRAY_LIMIT, RunWriter, default_folder, digest
+from conformance.record import ARRAY_LIMIT, RunWriter, default_folder
 from conformance.run_folder import Incomplete, read
 
 
@@ -452,7 +453,7 @@ def test_what_has_come_to_stand_there_while_a_run_went_on_is_left_alone(tmp_path
 def test_tensors_beyond_what_a_header_may_list_are_judged_and_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record, "HEADER_LIMIT", 1_000)
+    monkeypatch.setattr(streams, "HEADER_LIMIT", 1_000)
     run = read(write(tmp_path / "run", *(problem(f"tiny/{n}") for n in range(9))))
     assert len(run.verdicts) == 18
     assert run.array("tiny/0", "numpy", "y[0]") is not None

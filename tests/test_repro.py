@@ -16,11 +16,11 @@ from conftest import ROOT
 from conformance.arithmetic import Double
 from conformance.case import Case
 from conformance.conventions import CANONICAL
+from conformance.lines import case_line, target_line, verdict_line
 from conformance.load import load
 from conformance.oracle import Oracle
 from conformance.pool import Limits, NotStarted, Pool
 from conformance.problem import Problem, materialise
-from conformance.record import case_line, target_line, verdict_line
 from conformance.repro import NoScript, formulas, of_stored, script, source
 from conformance.session import judged
 from conformance.target import bundled, installed, parse
