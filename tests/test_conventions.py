@@ -348,8 +348,11 @@ def test_coarse_numbers_have_eleven_bits() -> None:
     p, third = parameters(eps=0.0, gamma=[1.0]), [0.0, 0.0, 1.0]
     y = one(p, values(third), CANONICAL.but(coarse="output"))["y"]
     assert (y == y.astype(np.float16)).all()
-    tiny = one(parameters(eps=0.0, gamma=[1e-20]), values(SECOND), CANONICAL.but(coarse="output"))["y"]
-    assert np.isnan(tiny).all()  # zero would be what any fault makes of it
+    small = parameters(eps=0.0, gamma=[1e-20])
+    tiny = one(small, values(SECOND), CANONICAL.but(coarse="output"))["y"]
+    assert tiny.tolist() == one(small, values(SECOND))["y"].tolist()  # zero would be what any fault makes of it
+    vast = one(parameters(eps=1e-50), values([3.0, 3.0]), CANONICAL.but(coarse="deviation"))["y"]
+    assert np.isfinite(vast).all()  # NaN would be what any fault makes of it
     products = one(p, values(third), CANONICAL.but(coarse="factors"))["y"]
     assert products.tolist() == y.tolist()  # γ = 1, β = 0
     found = running(parameters(momentum=0.1), values(SECOND), conventions=CANONICAL.but(coarse="momentum"))
