@@ -203,7 +203,7 @@ def piled_up(t: Trace, earlier: tuple[Any, Any]) -> tuple[Trace, tuple[Any, Any]
 
 
 def through_half(a: Array, arithmetic: Arithmetic) -> Array:
-    """Rounded to float16 and taken back; as it is outside its normal range, where other things make numbers 0 or inf."""
+    """Rounded to float16 and back; left alone outside its normal range, where other things make numbers 0 or inf."""
     exact = np.asarray(arithmetic.lower(a), np.float64)
     normal = ((np.abs(exact) >= 2.0**-14) & (np.abs(exact) <= 65504)) | (exact == 0)
     return np.where(normal, arithmetic.lift(exact.astype(np.float16).astype(np.float64)), a)
