@@ -21,19 +21,20 @@ of the accumulator, u_o that of the output, n the values per channel, h the dept
 Statistics that come from `running` carry the error they have accumulated in place of δμ and δσ². η is the smallest
 subnormal of the output. Conventions that are matters of precision widen these: (14) statistics and terms that are
 rounded, (15) subnormals that are flushed, (16) statistics that were recovered from the running ones, (17) what goes
-through a format of 11 bits.
+through a format of 11 bits. Second derivatives are bounded by (18) to (20), which `conformance.second` has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.arithmetic import Arithmetic
+from conformance import second
+from conformance.arithmetic import Arithmetic, Double
 from conformance.conventions import CANONICAL, Conventions
 from conformance.layer import Trace
 
@@ -117,7 +118,7 @@ def _rounding(grade: Grade, io_dtype: str, layer_dtype: str, conventions: Conven
 
 @dataclass(frozen=True)
 class StepBounds:
-    """Absolute bounds of one step's tensors: (C, n) for y and dx, (C,) for the rest; None where there is none."""
+    """Absolute bounds of one step: (C, n) for y, dx, ddx and ddy, (C,) for the rest; None where there is none."""
 
     y: Array
     running_mean: Array
@@ -125,6 +126,9 @@ class StepBounds:
     dx: Array | None
     dgamma: Array | None
     dbeta: Array | None
+    ddx: Array | None = None
+    ddgamma: Array | None = None
+    ddy: Array | None = None
 
 
 def bounds(
@@ -154,7 +158,8 @@ def bounds(
             dx, dgamma, dbeta = step.gradients() if trace.g is not None else (None, None, None)
             if conventions.parameter_gradients == "accumulated" and dgamma is not None and dbeta is not None:
                 dgamma, dbeta = earlier = (earlier[0] + dgamma, earlier[1] + dbeta)
-            found.append(StepBounds(step.output(), *held, dx, dgamma, dbeta))
+            twice = step.second() if trace.v is not None else (None, None, None)
+            found.append(StepBounds(step.output(), *held, dx, dgamma, dbeta, *twice))
     return found
 
 
@@ -273,6 +278,27 @@ class _Step:
 
     def gradients(self) -> tuple[Array, Array, Array]:
         """δx', δγ' and δβ'."""
+        delta_dx, delta_gamma, delta_beta = self.backward()
+        return (delta_dx, *self._returned(delta_gamma, delta_beta))
+
+    def second(self) -> tuple[Array, Array | None, Array]:
+        """δddx, δddγ and δddy, of which (18) is (13) with v in the place of g."""
+        t, r, exact = self.t, self.r, Double()
+        assert t.ddx is not None
+        plain = replace(r, conventions=r.conventions.but(dx_scale="applied"))
+        delta_ddy, delta_vx, delta_v = _Step(second.of_v(t, exact), plain, self.held).backward()
+        _, delta_gx, delta_g = self.backward()
+        root = 2 * np.sqrt(r.lane(t.x.shape[1])) * r.u
+        known = second.Errors(r.u, self.q, self.delta_xhat, root, (delta_v, delta_vx), (delta_g, delta_gx))
+        delta_ddx, delta_ddgamma = second.bounds(t, known, exact)
+        delta_ddx = delta_ddx + self.u_o * np.abs(t.ddx) + self.eta
+        if t.ddgamma is None:
+            return delta_ddx, None, delta_ddy
+        u_p, eta_p = UNIT_ROUNDOFF[r.layer_dtype], SUBNORMAL[r.layer_dtype]
+        return delta_ddx, delta_ddgamma + u_p * np.abs(t.ddgamma) + eta_p, delta_ddy
+
+    def backward(self) -> tuple[Array, Array, Array]:
+        """δx', and δγ' and δβ' without the rounding of what is returned."""
         t, r, u, inv, tiny = self.t, self.r, self.r.u, self.t.inv, self.r.tiny
         assert t.g is not None
         assert t.dx is not None
@@ -307,7 +333,6 @@ class _Step:
         delta_dx = outer * delta + self.u_o * dx + self.eta  # (13)
         met = self.xhat if t.batch else np.zeros_like(self.xhat)
         delta_dx = delta_dx + tiny * (outer * (2 + met) + inv[:, None] + gamma[:, None] + g * (1 + met) + 1)
-        delta_gamma, delta_beta = self._returned(delta_gamma, delta_beta)
         return delta_dx, delta_gamma, delta_beta
 
     def _returned(self, delta_gamma: Array, delta_beta: Array) -> tuple[Array, Array]:

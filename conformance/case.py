@@ -203,6 +203,12 @@ class Gradient(Model):
     seed: Seed = 1
 
 
+class Second(Model):
+    """The cotangent v of dx, standard normal draws. Σv·dx is differentiated by x, γ and dy: ddx, ddgamma and ddy."""
+
+    seed: Seed = 2
+
+
 class InitialValues(Model):
     """A (features,) vector: one number for all, a list, or draws."""
 
@@ -267,6 +273,7 @@ class Step(Model):
     save_load: Annotated[Bool, Field(description="Through the framework's checkpoint into a new layer first.")] = False
     mask: Annotated[Mask | None, Field(description="Values that count, (N, *spatial); Keras alone takes one.")] = None
     reread: Annotated[Bool, Field(description="Read x again after the call: it must be what it was.")] = False
+    second: Annotated[Second | None, Field(description="Second derivatives, of a step with a cotangent.")] = None
 
 
 class Carried(Model):
@@ -337,7 +344,7 @@ class Expectation(Model):
 
 
 #: A tensor of one step, from 0: y[0], running_var[1].
-TENSOR = r"^(y|dx|dgamma|dbeta|gamma|beta|running_mean|running_var|num_batches_tracked)\[\d+\]$"
+TENSOR = r"^(y|dx|dgamma|dbeta|ddx|ddgamma|ddy|gamma|beta|running_mean|running_var|num_batches_tracked)\[\d+\]$"
 
 
 class Documented(Model):
@@ -400,6 +407,22 @@ class CaseSpec(Model):
         if isinstance(given, dict) and "gradient" not in given and given.get("layer") is not None:
             return {**given, "gradient": {}}
         return given
+
+    @model_validator(mode="after")
+    def _second_derivatives(self) -> CaseSpec:
+        for index, step in enumerate(self.steps):
+            given = step.input or self.input
+            if step.second is None:
+                continue
+            if step.gradient is None and self.gradient is None:
+                raise ValueError(f"step {index} has second derivatives and no gradient; give it a gradient")
+            if step.mask is not None:
+                raise ValueError(f"step {index} has second derivatives and a mask, for which there is no reference")
+            if given is not None and given.dtype not in ("float32", "float64"):
+                raise ValueError(
+                    f"step {index} has second derivatives of {given.dtype}; float32 and float64 alone have bounds"
+                )
+        return self
 
     @model_validator(mode="after")
     def _one_kind(self) -> CaseSpec:
@@ -507,6 +530,7 @@ class Case:
             "dimensions": tuple(sorted({len(x.dimensions) for x in inputs})),
             "values_per_channel": tuple(sorted({x.values_per_channel for x in inputs})),
             "frozen": tuple(sorted({step.frozen for step in self.spec.steps})),
+            "second": tuple(sorted({step.second is not None for step in self.spec.steps})),
             "gradient": self.spec.gradient is not None,
         }
         if self.spec.layer is not None:
@@ -537,6 +561,7 @@ class Case:
                 "dimensions": len(x.dimensions),
                 "values_per_channel": x.values_per_channel,
                 "frozen": step.frozen,
+                "second": step.second is not None,
             }
             for step, x in steps
         )
@@ -548,7 +573,7 @@ CONDITIONS = frozenset(
     {
         *("version", "device", "execution", "backend"),
         *("kind", "rank", "mode", "dtype", "layer_dtype", "layout", "dimensions", "values_per_channel"),
-        *("frozen", "gradient", "momentum", *_LAYER_FEATURES),
+        *("frozen", "gradient", "second", "momentum", *_LAYER_FEATURES),
     }
 )
 

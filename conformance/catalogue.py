@@ -17,15 +17,17 @@ from conformance.conventions import (
     Updating,
 )
 
+_TWICE = ("ddx", "ddgamma", "ddy")
+
 #: Stage → the tensors that a change of it can move.
 _REACH = {
-    Modes: {"y", "dx", "dgamma", "running_mean", "running_var", "num_batches_tracked"},
-    Moments: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var"},
-    Normalising: {"y", "dx", "dgamma"},
-    Updating: {"y", "dx", "dgamma", "running_mean", "running_var", "num_batches_tracked"},
-    Affine: {"y", "dx"},
-    Differentiating: {"dx", "dgamma", "dbeta"},
-    Precision: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var"},
+    Modes: {"y", "dx", "dgamma", "running_mean", "running_var", "num_batches_tracked", *_TWICE},
+    Moments: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var", *_TWICE},
+    Normalising: {"y", "dx", "dgamma", *_TWICE},
+    Updating: {"y", "dx", "dgamma", "running_mean", "running_var", "num_batches_tracked", *_TWICE},
+    Affine: {"y", "dx", "ddx", "ddy"},
+    Differentiating: {"dx", "dgamma", "dbeta", "ddx"},
+    Precision: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var", *_TWICE},
 }
 
 
@@ -128,6 +130,11 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     _h("gradients-averaged", "dγ and dβ are divided by n", parameter_gradients="averaged"),
     _h("gradients-swapped", "dγ and dβ are swapped", parameter_gradients="swapped"),
     _h("gradients-accumulated", "dγ and dβ are added to those of earlier steps", parameter_gradients="accumulated"),
+    _h(
+        "second-mean-detached",
+        "second derivatives hold the mean that the variance is taken about for a constant",
+        second="variance about a constant",
+    ),
     _h("sums-overflow", "sums beyond float32's range are infinite, and what is divided by them 0", sums="overflow"),
     _h("empty-batch-averaged", "a batch of no values is averaged, and 0/0 is NaN", empty="averaged"),
     _h("momentum-in-half", "momentum is rounded to half precision", coarse="momentum"),

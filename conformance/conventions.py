@@ -89,7 +89,10 @@ class Affine:
 
 @dataclass(frozen=True)
 class Differentiating:
-    """The gradients. `gradient`: what dx takes off g; `eval_gradient`: whether dx of evaluation does so too."""
+    """The gradients. `gradient`: what dx takes off g; `eval_gradient`: whether dx of evaluation does so too.
+
+    `second`: whether second derivatives see that the mean which σ² is taken about moves with x.
+    """
 
     gradient: Literal[
         "full", "detached", "mean detached", "variance detached", "sums of g undivided", "sums of g·x̂ undivided"
@@ -98,6 +101,7 @@ class Differentiating:
     dx_scale: Literal["applied", "ignored"] = "applied"
     dgamma: Literal["normalised", "unnormalised"] = "normalised"
     parameter_gradients: Literal["summed", "averaged", "swapped", "accumulated"] = "summed"
+    second: Literal["full", "variance about a constant"] = "full"
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,8 @@ class Step:
     `mode` is train, eval or default (the layer is called as it stands). `x` and the cotangent `dy` are
     (N, C, *spatial). `frozen` marks the layer's parameters as not to be trained; `save_load` sends its state through
     the framework's own checkpoint into a new layer before the call; `strided` makes x a non-contiguous view; `mask`,
-    (N, *spatial) bool, says which values count; `reread` asks for ``x`` as it is after the call.
+    (N, *spatial) bool, says which values count; `reread` asks for ``x`` as it is after the call. `v`, like x, is the
+    cotangent of dx: it asks for the derivatives of the sum of v·dx by x, γ and dy.
     """
 
     mode: str
@@ -161,6 +162,7 @@ class Step:
     strided: bool = False
     mask: Optional[Array] = None
     reread: bool = False
+    v: Optional[Array] = None
 
 
 class Adapter:
@@ -170,9 +172,11 @@ class Adapter:
         received: the constructor call as the framework saw it; `build` and `build_native` set it.
         facts: remarks for the record ("the view was copied: TensorFlow has no strides"); cleared for every case.
         masks: whether the framework's layer takes a mask; where not, a step with one is not expressible.
+        twice: whether the adapter takes second derivatives; where not, a step with `v` is not expressible.
     """
 
     masks = False
+    twice = False
 
     def __init__(self) -> None:
         self.received = ""
@@ -201,7 +205,8 @@ class Adapter:
         """Call the layer once.
 
         Returns the layer (a new one after `save_load`) and what came out, (N, C, *spatial): ``y`` and, where a
-        cotangent was given, ``dx``, and ``dgamma`` and ``dbeta`` where the layer learns them.
+        cotangent was given, ``dx``, and ``dgamma`` and ``dbeta`` where the layer learns them; for a `v`
+        ``ddx`` and ``ddy``, and ``ddgamma`` where it learns γ.
         """
         raise NotImplementedError
 
@@ -228,8 +233,9 @@ def _step(packed: Dict[str, Any]) -> Step:
     x = Array.unpack(packed["x"])
     dy = None if packed["dy"] is None else Array.unpack(packed["dy"])
     mask = None if packed["mask"] is None else Array.unpack(packed["mask"])
+    v = None if packed.get("v") is None else Array.unpack(packed["v"])
     flags = {name: packed[name] for name in ("frozen", "save_load", "strided", "reread")}
-    return Step(packed["mode"], x, dy, mask=mask, **flags)
+    return Step(packed["mode"], x, dy, mask=mask, v=v, **flags)
 
 
 def _run_beside(adapter: Adapter, packed: Dict[str, Any]) -> None:
@@ -257,6 +263,8 @@ def _observe(adapter: Adapter, request: Dict[str, Any], steps: List[Dict[str, An
         step = _step(packed)
         if step.mask is not None and not adapter.masks:
             raise NotExpressible("the layer takes no mask")
+        if step.v is not None and not adapter.twice:
+            raise NotExpressible("the adapter takes no second derivatives")
         layer, tensors = adapter.step(layer, step)
         tensors = dict(tensors, **adapter.state(layer))
         steps.append({name: array.pack() for name, array in tensors.items()})

@@ -35,6 +35,7 @@ class Values:
 
     `mask`, (n,) of ones and zeros, says which values the batch's statistics are taken over; None: all of them.
     `samples` is the size of the batch, N; `reloaded`: the layer has been through a checkpoint before the step.
+    `v`, (C, n), is the cotangent of dx.
     """
 
     mode: str
@@ -44,6 +45,7 @@ class Values:
     mask: Array | None = None
     samples: int = 0
     reloaded: bool = False
+    v: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Trace:
         mean, sample_var: what the update weighed in; None when nothing was updated.
         correction: the factor that made sample_var of σ².
         before: running_mean and running_var before the step.
+        v: the cotangent of dx, (C, n); None without second derivatives.
+        ddx, ddgamma, ddy: the derivatives of Σv·dx by x, γ and g: (C, n), (C,) and (C, n).
     """
 
     batch: bool
@@ -91,6 +95,10 @@ class Trace:
     running_mean: Array
     running_var: Array
     num_batches_tracked: int
+    v: Array | None = None
+    ddx: Array | None = None
+    ddgamma: Array | None = None
+    ddy: Array | None = None
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ class Oracle:
                 None if call.mask is None else call.mask.reshape(-1).astype(np.float64),
                 call.x.shape[0],
                 call.save_load,
+                None if call.v is None else _rows(call.v),
             )
             for call in self.problem.calls
         ]
@@ -125,6 +126,12 @@ class Oracle:
             step["dgamma"] = Expected(trace.dgamma, limit.dgamma, held)
         if trace.dbeta is not None and limit.dbeta is not None:
             step["dbeta"] = Expected(trace.dbeta, limit.dbeta, held)
+        if trace.ddx is not None and limit.ddx is not None:
+            step["ddx"] = Expected(_unrows(trace.ddx, shape), _unrows(limit.ddx, shape), io)
+        if trace.ddy is not None and limit.ddy is not None:
+            step["ddy"] = Expected(_unrows(trace.ddy, shape), _unrows(limit.ddy, shape), io)
+        if trace.ddgamma is not None and limit.ddgamma is not None:
+            step["ddgamma"] = Expected(trace.ddgamma, limit.ddgamma, held)
         if call.reread:
             exact = np.full(shape, SUBNORMAL.get(call.x.dtype.name, 0.0))
             step["x"] = Expected(self.arithmetic.lift(call.x.astype(np.float64)), exact, call.x.dtype.name)

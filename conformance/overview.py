@@ -125,7 +125,10 @@ def overview(run: Run) -> dict[str, Any]:
 
 
 #: The tensors that a step returns, in the order in which it makes them.
-TENSORS = ("y", "dx", "dgamma", "dbeta", "gamma", "beta", "running_mean", "running_var", "num_batches_tracked", "x")
+TENSORS = (
+    *("y", "dx", "dgamma", "dbeta", "ddx", "ddgamma", "ddy"),
+    *("gamma", "beta", "running_mean", "running_var", "num_batches_tracked", "x"),
+)
 
 
 def _named(run: Run) -> list[set[str]]:

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 INITIAL = {"gamma": 1.0, "beta": 0.0, "running_mean": 0.0, "running_var": 1.0}
 
 # Cotangents and initial vectors must not repeat the input's draws when their seeds are equal.
-_INPUT, _COTANGENT, _INITIAL, _MASK = 0, 1, 2, 3
+_INPUT, _COTANGENT, _INITIAL, _MASK, _SECOND = 0, 1, 2, 3, 4
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
@@ -45,7 +45,7 @@ def to_wire(array: Array) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Call:
-    """One step with its tensors: x and the cotangent dy, both (N, C, *spatial), and the mask (N, *spatial) of bool."""
+    """One step: x, the cotangents dy of y and v of dx, all (N, C, *spatial), and the mask (N, *spatial) of bool."""
 
     mode: str
     x: Array
@@ -55,6 +55,7 @@ class Call:
     strided: bool
     mask: Array | None = None
     reread: bool = False
+    v: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,15 @@ class Problem:
         if self.beside is None:
             left_out.add("beside")  # what a case does not use does not change what it was
         said = self.case.spec.model_dump(exclude=left_out)
+        for step in said["steps"]:
+            if step["second"] is None:
+                del step["second"]
         digest = hashlib.sha256(repr(said).encode())  # JSON would make null of NaN and of infinity
         for call in self.calls:
             digest.update(call.x.tobytes())
             digest.update(b"" if call.dy is None else call.dy.tobytes())
             digest.update(b"" if call.mask is None else call.mask.tobytes())
+            digest.update(b"" if call.v is None else call.v.tobytes())
         for name, value in sorted(self.initial.items()):
             digest.update(name.encode() + value.tobytes())
         return digest.hexdigest()
@@ -148,6 +153,7 @@ def _step(call: Call) -> dict[str, Any]:
         "strided": call.strided,
         "mask": None if call.mask is None else to_wire(call.mask),
         "reread": call.reread,
+        "v": None if call.v is None else to_wire(call.v),
     }
 
 
@@ -167,7 +173,8 @@ def materialise(case: Case, carried: Mapping[str, Array] | None = None) -> Probl
         gradient = step.gradient or case.spec.gradient
         dy = None if gradient is None else cotangent(gradient, x, index)
         mask = None if step.mask is None else draw_mask(step.mask, (x.shape[0], *x.shape[2:]), index)
-        calls.append(Call(step.mode, x, dy, step.frozen, step.save_load, spec.strided, mask, step.reread))
+        v = None if step.second is None else cotangent(Gradient(seed=step.second.seed), x, index, _SECOND)
+        calls.append(Call(step.mode, x, dy, step.frozen, step.save_load, spec.strided, mask, step.reread, v))
     built = _built(layer or Layer(), case.rank, case.input_of(0))
     initial = built.initial | {name: value for name, value in (carried or {}).items() if name in INITIAL}
     return Problem(case, tuple(calls), initial, built.dtype, built.features, _beside(case))
@@ -231,10 +238,10 @@ def _odd_float32(exact: Array) -> Array:
     return np.where(inexact & even, np.nextafter(near, toward), near)
 
 
-def cotangent(gradient: Gradient, x: Array, step: int) -> Array:
+def cotangent(gradient: Gradient, x: Array, step: int, stream: int = _COTANGENT) -> Array:
     """Draws from a normal distribution in the shape of x and the dtype of y."""
     dtype = x.dtype if np.issubdtype(x.dtype, np.floating) or x.dtype.name == "bfloat16" else np.dtype(np.float32)
-    drawn = np.random.RandomState([gradient.seed, _COTANGENT, step]).standard_normal(x.shape)
+    drawn = np.random.RandomState([gradient.seed, stream, step]).standard_normal(x.shape)
     with np.errstate(over="ignore"):
         return np.asarray((gradient.mean + gradient.std * drawn).astype(dtype))
 

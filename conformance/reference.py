@@ -8,6 +8,7 @@ Ioffe and Szegedy, "Batch Normalization" (2015), with x laid out as (C, n), n va
     running ← (1−m)·running + m·s, with s the batch's mean, and its variance with n−1 in place of n
 
 A mask takes values out of the sums of μ and σ², so that n counts what is left and the two terms of dx vanish outside.
+`conformance.second` differentiates dx once more.
 
 Stage by stage, each reading its own part of the conventions: modes, moments, the update, the inverse deviation, the
 affine map, the gradients.
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance import stages
+from conformance import second, stages
 from conformance.arithmetic import Arithmetic, Array
 from conformance.conventions import Conventions, Moments
 from conformance.layer import Parameters, State, Trace, Values
@@ -162,7 +163,7 @@ def _step(
         dx = outer[:, None] * inner
         dbeta, dgamma = stages.returned(sums, inv, counted, c, arithmetic)
     learned = p.trainable and not step.frozen
-    return Trace(
+    trace = Trace(
         batch=batch,
         mask=step.mask,
         count=n,
@@ -191,3 +192,6 @@ def _step(
         running_var=after.running_var,
         num_batches_tracked=after.count,
     )
+    if step.v is None:
+        return trace
+    return second.differentiated(trace, arithmetic.lift(step.v), c, arithmetic)

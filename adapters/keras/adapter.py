@@ -4,6 +4,7 @@ Keras reads its backend from the environment as it is imported, so frameworks ar
 Each backend is one small class that knows tensors, devices, compilation and gradients; the rest is Keras alone.
 """
 
+import contextlib
 import os
 import tempfile
 import warnings
@@ -78,8 +79,11 @@ class Backend:
         """The backend's own tensor inside a variable of Keras's."""
         return variable.value
 
-    def run(self, layer: Any, x: Any, dy: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
-        """Call the layer once: y and, for a cotangent dy (or None), what the framework gives of dx, dgamma, dbeta."""
+    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
+        """Call the layer once: y and, for a cotangent dy (or None), what the framework gives of dx, dgamma, dbeta.
+
+        For a cotangent v of dx (or None) also ddx, ddy and ddgamma.
+        """
         raise NotImplementedError
 
 
@@ -112,20 +116,28 @@ class TensorFlow(Backend):
     def assign(self, variable: Any, value: Any) -> None:
         variable.assign(self.tf.cast(value, variable.dtype))  # Keras 2 holds float32 where half was asked for
 
-    def run(self, layer: Any, x: Any, dy: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
-        def call(x: Any, dy: Any) -> Dict[str, Any]:
+    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
+        def call(x: Any, dy: Any, v: Any) -> Dict[str, Any]:
             if dy is None:
                 return {"y": layer(x, **mode)}
-            with self.tf.GradientTape() as tape:
-                tape.watch(x)
-                y = layer(x, **mode)
-            sources = {"dx": x, **{name: self.value(variable) for name, variable in learned(layer).items()}}
-            gradients = tape.gradient(y, sources, output_gradients=self.tf.cast(dy, y.dtype))
-            return {"y": y, **{name: gradient for name, gradient in gradients.items() if gradient is not None}}
+            outer: Any = contextlib.nullcontext() if v is None else self.tf.GradientTape()
+            with outer:
+                if v is not None:
+                    outer.watch((x, dy))
+                with self.tf.GradientTape() as tape:
+                    tape.watch(x)
+                    y = layer(x, **mode)
+                sources = {"dx": x, **{name: self.value(variable) for name, variable in learned(layer).items()}}
+                gradients = tape.gradient(y, sources, output_gradients=self.tf.cast(dy, y.dtype))
+            found = {"y": y, **{name: gradient for name, gradient in gradients.items() if gradient is not None}}
+            if v is not None:
+                twice = {"ddx": x, "ddy": dy, **{"d" + name: value for name, value in sources.items() if "gam" in name}}
+                found.update(outer.gradient(found["dx"], twice, v, self.tf.UnconnectedGradients.ZERO))
+            return found
 
         if self.execution != "eager":
             call = self.tf.function(call, autograph=False, jit_compile=self.execution == "xla" or None)
-        return call(x, dy)
+        return call(x, dy, v)
 
 
 class Torch(Backend):
@@ -152,7 +164,7 @@ class Torch(Backend):
     def strided(self, x: Any) -> Any:
         return self.torch.stack((x, x), dim=-1)[..., 0]
 
-    def run(self, layer: Any, x: Any, dy: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
+    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
         def call(x: Any) -> Any:
             return layer(x, **mode)
 
@@ -164,8 +176,16 @@ class Torch(Backend):
         if dy is None:
             return {"y": y}
         sources = {"dx": x, **{name: variable.value for name, variable in learned(layer).items()}}
-        gradients = self.torch.autograd.grad(y, list(sources.values()), dy.to(y.dtype), allow_unused=True)
-        return {"y": y, **{name: value for name, value in zip(sources, gradients) if value is not None}}
+        grad, twice = self.torch.autograd.grad, v is not None
+        dy = dy.to(y.dtype).requires_grad_(twice)
+        gradients = grad(y, list(sources.values()), dy, create_graph=twice, allow_unused=True)
+        found = {"y": y, **{name: value for name, value in zip(sources, gradients) if value is not None}}
+        if twice:
+            wanted = {"ddx": x, "ddy": dy, **{"d" + name: value for name, value in sources.items() if "gam" in name}}
+            second = grad(found["dx"], list(wanted.values()), v, allow_unused=True)
+            zero = self.torch.zeros_like  # None is torch's word for it
+            found.update({name: zero(s) if d is None else d for (name, s), d in zip(wanted.items(), second)})
+        return found
 
 
 class Jax(Backend):
@@ -190,7 +210,9 @@ class Jax(Backend):
         platform = next(iter(tensor.devices())).platform
         return np.asarray(tensor), tensor.dtype.name, "cpu" if platform == "cpu" else "cuda"
 
-    def run(self, layer: Any, x: Any, dy: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
+    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
+        if v is not None:
+            raise NotExpressible("this adapter takes no second derivatives on JAX")
         scope, moving = import_module("keras").StatelessScope, layer.non_trainable_variables
         learning = layer.trainable_variables
 
@@ -238,6 +260,7 @@ class Keras(Adapter):
     """
 
     masks = True
+    twice = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         name, device = options.get("backend", "tensorflow"), options["device"]
@@ -304,6 +327,7 @@ class Keras(Adapter):
     def step(self, held: Held, step: Step) -> Tuple[Held, Dict[str, Array]]:
         x = self.tensor(step.x, held.axis)
         dy = None if step.dy is None else self.tensor(step.dy, held.axis)
+        v = None if step.v is None else self.tensor(step.v, held.axis)
         if not held.layer.built:
             held = self.built(held, step.x.dtype, tuple(x.shape))
         if step.save_load:
@@ -316,7 +340,7 @@ class Keras(Adapter):
             with framework():
                 mode["mask"] = self.backend.tensor(step.mask.numpy(), "bool")
         with framework():
-            tensors = self.backend.run(held.layer, x, dy, mode)
+            tensors = self.backend.run(held.layer, x, dy, v, mode)
         if step.reread:
             tensors = dict(tensors, x=x)
         arrays = {name: self.array(value, held.axis) for name, value in tensors.items()}

@@ -76,9 +76,23 @@ class BatchNorm:
         mean_gx = (dgamma / np.float32(self.n)).reshape(self.column)
         return outer * (g - mean_g - self.xhat * mean_gx), dgamma, dbeta
 
+    def second(self, g: np.ndarray, v: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The cotangent v of dx → the derivatives of the sum of v·dx: ddx (like x), ddgamma (C,), ddy (like y)."""
+        gamma, inv = self.gamma.reshape(self.column), self.inv.reshape(self.column)
+        if not self.batch:  # the statistics are constants
+            return 0 * g, self.inv * (v * g).sum(self.axes), gamma * inv * v
+        g_mean, v_mean = (a.mean(self.axes, keepdims=True) for a in (g, v))
+        gx_mean, vx_mean = ((a * self.xhat).mean(self.axes, keepdims=True) for a in (g, v))
+        g_left, v_left = g - g_mean - self.xhat * gx_mean, v - v_mean - self.xhat * vx_mean
+        vg_mean = (v * g_left).mean(self.axes, keepdims=True)
+        ddx = -gamma * inv * inv * (self.xhat * vg_mean + gx_mean * v_left + vx_mean * g_left)
+        return ddx, self.inv * (v * g_left).sum(self.axes), gamma * inv * v_left
+
 
 class NumPy(Adapter):
     """Canonical and native parameters are the same thing here."""
+
+    twice = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         if options["device"] != "cpu":
@@ -122,6 +136,11 @@ class NumPy(Adapter):
                 tensors["dgamma"] = Array.of(dgamma)
             if layer.center and not step.frozen:
                 tensors["dbeta"] = Array.of(dbeta)
+        if step.dy is not None and step.v is not None:
+            ddx, ddgamma, ddy = layer.second(step.dy.numpy(), step.v.numpy())
+            tensors.update(ddx=Array.of(ddx), ddy=Array.of(ddy))
+            if "dgamma" in tensors:
+                tensors["ddgamma"] = Array.of(ddgamma)
         return layer, tensors
 
     def state(self, layer: BatchNorm) -> Dict[str, Array]:

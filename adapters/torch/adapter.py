@@ -22,6 +22,8 @@ STATE = {"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "run
 class Torch(Adapter):
     """Canonical parameters are torch's own, so `build` only spells them."""
 
+    twice = True
+
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         self.device = options["device"]
         self.execution = options["execution"]
@@ -96,7 +98,9 @@ class Torch(Adapter):
         tensors = {"y": self.array(y)}
         if step.reread:
             tensors["x"] = self.array(x)
-        if step.dy is not None:
+        if step.dy is not None and step.v is not None:
+            tensors.update(self.twice_differentiated(layer, x, y, step.dy, step.v))
+        elif step.dy is not None:
             with framework():
                 y.backward(self.tensor(step.dy).to(memory_format=self.memory_format))
             tensors["dx"] = self.array(x.grad)
@@ -104,6 +108,21 @@ class Torch(Adapter):
                 if parameter is not None and parameter.grad is not None:
                     tensors[name] = self.array(parameter.grad)
         return layer, tensors
+
+    def twice_differentiated(
+        self, layer: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, given: Array, cotangent: Array
+    ) -> Dict[str, Array]:
+        """The gradients and their derivatives, as a gradient penalty takes them; None is torch's word for zero."""
+        dy, v = (self.tensor(each).to(memory_format=self.memory_format) for each in (given, cotangent))
+        parameters = {"gamma": layer.weight, "beta": layer.bias}
+        held = {name: p for name, p in parameters.items() if p is not None and p.requires_grad}
+        with framework():
+            dx, *rest = torch.autograd.grad(y, [x, *held.values()], dy.requires_grad_(), create_graph=True)
+            sources = {"ddx": x, "ddy": dy, **{"dd" + name: p for name, p in held.items() if name == "gamma"}}
+            second = torch.autograd.grad(dx, list(sources.values()), v, allow_unused=True)
+            found = {name: torch.zeros_like(s) if d is None else d for (name, s), d in zip(sources.items(), second)}
+        found.update({"d" + name: gradient for name, gradient in zip(held, rest)}, dx=dx)
+        return {name: self.array(tensor) for name, tensor in found.items()}
 
     def scripted(self, module: torch.nn.Module) -> torch.nn.Module:
         if self.execution != "scripted":

@@ -86,6 +86,8 @@ def script(
         raise NoScript("one script cannot show it: its layer starts from another framework's")
     if case.spec.beside is not None:
         raise NoScript("a script cannot show it yet: another layer runs first")
+    if any(step.second is not None for step in case.spec.steps):
+        raise NoScript("a script cannot show it yet: it takes second derivatives")
     adapter, options = _place(str(verdict_line["target"]), target)
     facts = (target or {}).get("facts") or {"version": _installed(adapter.profile.package)}
     problem = materialise(case)

@@ -307,6 +307,18 @@ NUMERICS = {
 }
 
 GRADIENTS = {
+    "second_by_a_constant_mean": _f(
+        "Differentiates the variance twice as if its mean were a constant.",
+        ("gx_mean * v_left", "gx_mean * (v_left + v_mean)"),
+        named="second-mean-detached",
+    ),
+    "second_without_the_statistics": _f(
+        "Has no second derivative by x, as if the statistics were constants.", ("return ddx,", "return 0 * ddx,")
+    ),
+    "second_by_dy_not_centred": _f(
+        "Does not take the mean of v off ddy.", ("gamma * inv * v_left", "gamma * inv * (v_left + v_mean)")
+    ),
+    "second_by_gamma_without_inv": _f("Leaves inv out of ddγ.", ("self.inv * (v * g_left)", "(v * g_left)")),
     "statistics_detached": _f(
         "Differentiates as if the statistics were constants.", (DX, "outer * g"), named="gradient-detached"
     ),
@@ -351,7 +363,7 @@ GRADIENTS = {
     ),
     "evaluation_through_the_batch": _f(
         "Differentiates evaluation as if it had used the batch.",
-        ("if not self.batch:", "if False:"),
+        ("if not self.batch:\n            return outer", "if False:\n            return outer"),
         named="eval-gradient-through-batch",
     ),
     "learns_while_frozen": _f(
@@ -437,6 +449,8 @@ def mutated(faults: str) -> str:
 
 class Faulty(Adapter):
     """The mutated adapter, under another name."""
+
+    twice = True
 
     def start(self, options: dict[str, str]) -> dict[str, str]:
         self.mutant = harness.load_adapter(mutated(options["fault"]), str(GOOD))

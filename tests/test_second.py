@@ -1,0 +1,191 @@
+"""Second derivatives: the formulas against differences of dx in 50 digits, their laws, and what a case may say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import answer, case, oracle, parameters, values, verdict
+from mutants import bench
+from pydantic import ValidationError
+
+from conformance.arithmetic import Array, Double, Multiprecision
+from conformance.conventions import CANONICAL, Conventions
+from conformance.judge import judge
+from conformance.layer import Parameters, Values
+from conformance.problem import materialise
+from conformance.reference import evaluate
+from conformance.repro import NoScript, script
+
+MP = Multiprecision(50)
+#: Central differences of this width are right to 10⁻²⁸ or so in 50 digits.
+H = MP.context.mpf(10) ** -14
+
+P = parameters(2, gamma=[1.5, -0.7], beta=[0.3, 2.0], running_mean=[0.4, -1.0], running_var=[0.6, 2.0], eps=0.01)
+
+
+def step(mode: str = "train", n: int = 6) -> Values:
+    random = np.random.RandomState(4)
+    x, g, v = random.standard_normal((3, 2, n))
+    return replace(values(3 + 2 * x, g, mode), v=v)
+
+
+def second(s: Values, p: Parameters = P, conventions: Conventions = CANONICAL) -> dict[str, Any]:
+    """ddx, ddgamma and ddy in 50 digits."""
+    trace = evaluate(p, [s], conventions, MP)[0]
+    return {name: getattr(trace, name) for name in ("ddx", "ddgamma", "ddy")}
+
+
+def weighed(mode: str, x: Array, gamma: Array, g: Array, v: Array) -> Any:
+    """Σv·dx of each channel, from the definition of dx: y differentiated by differences of its own.
+
+    dx in closed form would do, but shares its derivation with what is tested.
+    """
+    total = MP.lift(np.zeros(2))
+    for i in range(x.shape[1]):
+        moved = []
+        for sign in (1, -1):
+            shifted = x.copy()
+            shifted[:, i] += sign * H
+            moved.append((g * gamma[:, None] * normalised(mode, shifted)).sum(1))
+        total = total + v[:, i] * (moved[0] - moved[1]) / (2 * H)
+    return total
+
+
+def normalised(mode: str, x: Array) -> Any:
+    """x̂, from the definition."""
+    n = x.shape[1]
+    mu, var = MP.lift(P.running_mean), MP.lift(P.running_var)
+    if mode == "train":
+        mu = x.sum(1) / n
+        var = ((x - mu[:, None]) ** 2).sum(1) / n
+    return (x - mu[:, None]) / MP.sqrt(var + P.eps)[:, None]
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_they_are_the_differences_of_dx(mode: str) -> None:
+    s = step(mode)
+    assert s.g is not None
+    assert s.v is not None
+    found = second(s)
+    lifted = {name: MP.lift(array) for name, array in (("x", s.x), ("g", s.g), ("v", s.v), ("gamma", P.gamma))}
+    v = lifted.pop("v")
+    for name, of in (("ddx", "x"), ("ddy", "g"), ("ddgamma", "gamma")):
+        places: list[tuple[Any, ...]] = [(...,)] if of == "gamma" else [(slice(None), i) for i in range(6)]
+        for at in places:
+            moved = []
+            for sign in (1, -1):
+                changed = {key: array.copy() for key, array in lifted.items()}
+                changed[of][at] += sign * H
+                moved.append(weighed(mode, v=v, **changed))
+            numeric = (moved[0] - moved[1]) / (2 * H)
+            off = np.abs(MP.lower(found[name][at] - numeric))
+            assert off.max() < 1e-18, (name, at)
+
+
+def test_evaluation_has_no_second_derivative_by_x() -> None:
+    assert not MP.lower(second(step("eval"))["ddx"]).any()
+
+
+def test_a_shift_of_x_changes_none_of_them() -> None:
+    s = step()
+    for name, value in second(replace(s, x=s.x + 1024)).items():
+        assert np.allclose(MP.lower(value), MP.lower(second(s)[name]), rtol=1e-9, atol=0), name
+
+
+def test_ddx_is_symmetric_in_the_two_cotangents() -> None:
+    s = step()
+    swapped = second(replace(s, g=s.v, v=s.g))
+    assert np.allclose(MP.lower(swapped["ddx"]), MP.lower(second(s)["ddx"]), rtol=1e-30)
+    assert np.allclose(MP.lower(swapped["ddgamma"]), MP.lower(second(s)["ddgamma"]), rtol=1e-30)
+
+
+def test_ddx_sums_to_nothing_in_training() -> None:
+    """dx does not feel a shift of x."""
+    assert np.abs(MP.lower(MP.sum(second(step())["ddx"]))).max() < 1e-40
+
+
+def test_ddgamma_is_what_gamma_multiplies() -> None:
+    s = step()
+    trace = evaluate(P, [s], CANONICAL, MP)[0]
+    assert s.v is not None
+    weighed_dx = MP.sum(MP.lift(s.v) * trace.dx) / MP.lift(P.gamma)
+    assert np.allclose(MP.lower(second(s)["ddgamma"]), MP.lower(weighed_dx), rtol=1e-30)
+
+
+def test_a_layer_without_gamma_has_no_ddgamma() -> None:
+    found = second(step(), replace(P, scale=False))
+    assert found["ddgamma"] is None
+    assert found["ddx"] is not None
+
+
+def test_a_variance_about_a_constant_moves_ddx_by_the_mean_of_v() -> None:
+    s = step()
+    trace = evaluate(P, [s], CANONICAL, Double())[0]
+    moved = second(s, conventions=CANONICAL.but(second="variance about a constant"))
+    assert trace.sums is not None
+    share = -P.gamma * trace.inv**2 * trace.sums[1] / 6 * np.asarray(s.v).mean(1)
+    assert np.allclose(MP.lower(moved["ddx"] - second(s)["ddx"]), share[:, None], rtol=1e-12)
+
+
+def test_they_are_judged_and_named() -> None:
+    of = oracle(steps=[{"mode": "train", "second": {}}])
+    assert verdict(of, answer(of)).verdict == "conforms"
+    detached = CANONICAL.but(second="variance about a constant")
+    assert verdict(of, answer(of, detached)).diagnosis == "second-mean-detached"
+
+
+def test_what_is_left_out_of_an_answer_is_missed() -> None:
+    of = oracle(steps=[{"mode": "train", "second": {}}])
+    assert verdict(of, answer(of, ddx_0=None)).verdict == "divergent"
+
+
+def test_v_is_drawn_by_a_stream_of_its_own() -> None:
+    call = materialise(case(steps=[{"mode": "train", "gradient": {"seed": 2}, "second": {"seed": 2}}])).calls[0]
+    assert call.v is not None
+    assert call.dy is not None
+    assert call.v.shape == call.x.shape
+    assert not np.array_equal(call.v, call.dy)
+
+
+def test_cases_without_second_derivatives_keep_their_digests() -> None:
+    """A run of an earlier release compares with one of this."""
+    plain, twice = (materialise(case(steps=[step])) for step in ({"mode": "train"}, {"mode": "train", "second": {}}))
+    assert "second" not in repr(plain.wire)
+    assert plain.digest == "0369b5fc4ff50d6fe4b441740083fb32e606912f195594eb4960e64b09566241"
+    assert plain.digest != twice.digest
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"gradient": None}, "no gradient"),
+        ({"steps": [{"mode": "train", "second": {}, "mask": {}}]}, "a mask"),
+        ({"input": {"shape": [2, 3], "constant": 1, "dtype": "float16"}}, "float16"),
+    ],
+)
+def test_a_case_that_asks_for_none_is_told(spec: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        case(**{"steps": [{"mode": "train", "second": {}}], **spec})
+
+
+def test_no_script_shows_them() -> None:
+    line = {"case": "a/b", "file": "a.yaml", "line": 1, "about": "", "matrix": {}}
+    spec = case(steps=[{"mode": "train", "second": {}}]).spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    verdict_line = {"verdict": "divergent", "error": None, "target": "numpy"}
+    with pytest.raises(NoScript, match="second derivatives"):
+        script({**line, "spec": spec}, verdict_line)
+
+
+def test_the_numpy_layer_is_within_its_bounds_and_near_them() -> None:
+    worst: dict[str, float] = {}
+    for mean in (0, 100, 1e4):
+        of = oracle(
+            steps=[{"mode": "train", "second": {}}],
+            input={"shape": [16, 3, 5, 5], "normal": {"mean": mean, "std": 2, "seed": 9}},
+        )
+        for name, result in judge(of, bench().under, bench().observe("none", of.problem)).tensors.items():
+            worst[name] = max(worst.get(name, 0.0), result.off)
+    assert all(0.02 <= worst[f"{name}[0]"] <= 1 for name in ("ddx", "ddy", "ddgamma")), worst
