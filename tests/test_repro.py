@@ -36,9 +36,7 @@ SMALL = 5_000
 
 
 def small(case: Case) -> bool:
-    """Whether the case is quickly run, and of a kind that one script can show."""
-    alone = case.kind != "signature" and case.spec.carried is None and case.spec.beside is None
-    return alone and all(case.input_of(i).size <= SMALL for i in range(len(case.spec.steps)))
+    return case.kind != "signature" and all(case.input_of(i).size <= SMALL for i in range(len(case.spec.steps)))
 
 
 def line(verdict: str, target: str, **fields: Any) -> dict[str, Any]:
