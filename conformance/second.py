@@ -74,7 +74,7 @@ def of_v(t: Trace, arithmetic: Arithmetic) -> Trace:
     """The step with v in the place of g and ddy in that of dx, whose bounds are those of dx."""
     assert t.v is not None
     s = _sums(t, t.v, arithmetic)
-    return replace(t, g=t.v, sums=(s.v, s.v_xhat), dx=t.ddy, taken_off=(s.a, s.a))
+    return replace(t, g=t.v, sums=(s.v, s.v_xhat), dx=t.ddy, taken_off=(s.a, s.a))  # (18)
 
 
 def bounds(t: Trace, e: Errors, arithmetic: Arithmetic) -> tuple[Array, Array]:

@@ -184,10 +184,10 @@ def test_a_wrong_reference_uses_more(sample: list[Case]) -> None:
 def test_every_formula_has_its_equation_in_the_page_and_the_other_way_round() -> None:
     root = Path(__file__).parents[1]
     page = (root / "docs" / "bounds.md").read_text(encoding="utf-8")
-    code = (root / "conformance" / "bounds.py").read_text(encoding="utf-8")
+    modules = [(root / "conformance" / name).read_text(encoding="utf-8") for name in ("bounds.py", "second.py")]
     equations = re.findall(r"^\*\*\((\d+)\)\*\*", page, re.MULTILINE)
-    assert equations == [str(number) for number in range(1, len(equations) + 1)]
-    docstring = code.split('"""')[1]
+    assert sorted(map(int, equations)) == list(range(1, len(equations) + 1))
+    code, docstring = "\n".join(modules), "\n".join(module.split('"""')[1] for module in modules)
     computed = set(re.findall(r"#.*\((\d+)\)", code)) | set(re.findall(r'"""\((\d+)\)', code))
     assert set(equations) - computed == {"15"}  # terms of tiny stand all over the formulas
     assert computed <= set(equations)

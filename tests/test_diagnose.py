@@ -40,6 +40,7 @@ ELSEWHERE = {
     "momentum-clipped",
     "statistics-not-loaded",
     "count-saturates",
+    "second-mean-detached",
 }
 
 ORACLE = oracle(**SHOWS_ALL)
