@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +42,10 @@ class Diagnosis:
 
     def __str__(self) -> str:
         return f"{self.sentence}: all within {self.ratio:.2g} of the bound (otherwise {self.without})"
+
+
+#: The evidence of a `Diagnosis` in words, after its sentence.
+EVIDENCE = re.compile(r": all within \S+ of the bound \(otherwise [^()]*\)")
 
 
 #: Compares a target's tensors with the reference under the conventions given. Those named second are compared first,

@@ -15,7 +15,7 @@ from conformance import judge as judging
 from conformance.catalogue import CATALOGUE, HYPOTHESES, Hypothesis, name_change
 from conformance.compare import TensorResult
 from conformance.conventions import CANONICAL, Conventions
-from conformance.diagnose import Diagnosis, Search, Tried, worst
+from conformance.diagnose import EVIDENCE, Diagnosis, Search, Tried, words, worst
 
 #: A layer whose every number is nobody's default, in a sequence that shows whatever a BatchNorm can do wrong.
 SHOWS_ALL: dict[str, Any] = {
@@ -202,6 +202,23 @@ def test_the_search_says_what_holds_and_by_how_much() -> None:
     found = Search(CANONICAL, checking(gamma="ignored")).one()
     assert found == Diagnosis("gamma-ignored", "γ is not applied", 0.5, "y[0] is 7 bounds off at [1]")
     assert str(found) == "γ is not applied: all within 0.5 of the bound (otherwise y[0] is 7 bounds off at [1])"
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        TensorResult(7.0, 1.0, 1.0, (1, 2)),
+        TensorResult(float("inf"), 1.0, 1.0, ()),
+        TensorResult(None, worst_index=(0,), problem="is nan at [0], not 1.5"),
+        TensorResult(None, problem="has shape [3], not [4, 3]"),
+    ],
+)
+def test_the_evidence_of_a_diagnosis_can_be_told_from_its_sentence(result: TensorResult) -> None:
+    sentence = "numbers (all of them) are as coarse as float16's"
+    found = Diagnosis("coarse", sentence, 1e-9, words({"y[0]": result}))
+    assert EVIDENCE.sub("", f"{found}; because of a reason (10 of 10 runs)") == (
+        f"{sentence}; because of a reason (10 of 10 runs)"
+    )
 
 
 def test_two_are_supposed_at_once() -> None:

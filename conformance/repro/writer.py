@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conformance.case import Documented
 from conformance.conventions import CANONICAL
+from conformance.diagnose import EVIDENCE
 from conformance.documents import printed_numbers
 from conformance.oracle import Oracle
 from conformance.problem import Problem
@@ -398,7 +399,7 @@ class Writer:
             return [f"{layer} {verb} {_sentence(said)}", "Expected: a result, as BatchNorm has a value here."]
         if self.verdict == "conforms":
             return [f"{layer} returns what it should, within rounding."]
-        because = _EVIDENCE.sub("", clean(str(self.line["because"])).strip())
+        because = EVIDENCE.sub("", clean(str(self.line["because"])).strip())
         expected = _expected(rows)
         if self.verdict == "conventional":
             expected += f" {self.profile.name} documents its own."
@@ -417,10 +418,6 @@ class Writer:
         others = [f"{label} {facts[key]}" for key, label in (("numpy", "NumPy"), ("python", "Python")) if key in facts]
         suite = f"batchnorm-conformance {installed('batchnorm-conformance') or ''}".strip()
         return f"Seen with {', '.join([f'{version} ({where})', *others])}. Case {self.case.id} of {suite}."
-
-
-#: How a diagnosis ends: its evidence.
-_EVIDENCE = re.compile(r": within \S+ of the bound \(off by \S+ bounds without\)")
 
 
 def _expected(rows: Sequence[Row]) -> str:
