@@ -38,5 +38,7 @@ def carried(case: Case, pool: Pool) -> Problem:
     if failure is not None:
         raise NothingCarried(f"{case.id}: {target.name}, which its layer comes from, failed: {failure.message}")
     last = f"[{len(source.spec.steps) - 1}]"
-    state = {name.removesuffix(last): from_wire(wire) for name, wire in observation.tensors.items() if last in name}
+    state = {
+        name.removesuffix(last): from_wire(wire) for name, wire in observation.tensors.items() if name.endswith(last)
+    }
     return materialise(case, state)

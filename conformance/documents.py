@@ -12,6 +12,9 @@ from conformance.arithmetic import Double
 from conformance.case import SignatureText
 from conformance.compare import Array, Expected, TensorResult, compare
 
+#: What the name of a tensor ends with that is held against the numbers of a document.
+AS_DOCUMENTED = " as documented"
+
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|[-+]?inf")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from conformance.catalogue import CATALOGUE
 from conformance.judge import VERDICTS
+from conformance.pairs import alone
 from conformance.run_folder import Run
 from conformance.safe_text import shorten
 
@@ -245,11 +246,16 @@ def reason(line: Line) -> str:
     return because.removeprefix(message(line)).removeprefix("; ") if line["error"] else because
 
 
+def in_words(cause: str) -> str:
+    """A convention or fault, or several that are joined, as the catalogue has them in words; empty if it has not."""
+    known = [_SENTENCES.get(part) or _setting(part) for part in parts(cause)]
+    return ", and ".join(known) if all(known) else ""
+
+
 def _sentence(cause: str, lines: Sequence[Line]) -> str:
     """The cause in words: the catalogue's, or what all the verdicts say, numbers aside."""
-    known = [_SENTENCES.get(part) or _setting(part) for part in parts(cause)]
-    if all(known):
-        return ", and ".join(known)
+    if in_words(cause):
+        return in_words(cause)
     if any(line["because"] for line in lines):
         return _in_common(line["because"] for line in lines)
     return f"{lines[0]['expected']} was expected, and the verdict is {lines[0]['verdict']}"
@@ -288,19 +294,12 @@ def agreement(run: Run) -> Agreement:
     for line in run.pairs:
         grouped.setdefault(line["case"], []).append(line)
     together = sum(all(line["agreement"] == "agree" for line in lines) for lines in grouped.values())
-    odd = {case: alone for case, lines in grouped.items() if (alone := _alone(lines))}
+    odd = {case: name for case, lines in grouped.items() if (name := alone(_differ(lines))) is not None}
     return Agreement(len(grouped), together, odd)
 
 
-def _alone(lines: Sequence[Line]) -> str:
-    """The target that differs from all the others, which agree; empty where there is none, or only two ran."""
-    names = {name for line in lines for name in line["pair"]}
-    if len(names) < 3:
-        return ""
-    for name in names:
-        if all((line["agreement"] != "agree") is (name in line["pair"]) for line in lines):
-            return str(name)
-    return ""
+def _differ(lines: Sequence[Line]) -> dict[tuple[str, str], bool]:
+    return {(line["pair"][0], line["pair"][1]): line["agreement"] != "agree" for line in lines}
 
 
 def pair_findings(run: Run) -> tuple[PairFinding, ...]:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from conformance.catalogue import CATALOGUE
 from conformance.errors import UsageError
-from conformance.findings import parts
+from conformance.findings import in_words, parts
 from conformance.run_folder import Run
-from conformance.safe_text import clean, markdown, markdown_cell, markdown_code
+from conformance.safe_text import markdown, markdown_cell, markdown_code
 
 #: The lines of a document between which the tables stand.
 BEGIN, END = "<!-- findings: begin -->", "<!-- findings: end -->"
 
 #: Verdicts that say that something is wrong or lost even where they are expected.
 _FINDINGS = ("divergent", "inaccurate", "crashed", "timeout")
-
-_SENTENCES = {hypothesis.name: hypothesis.sentence for hypothesis in CATALOGUE}
 
 Line = dict[str, Any]
 
@@ -38,11 +35,11 @@ def tables(run: Run) -> str:
             for name in parts(line["diagnosis"]):
                 held.setdefault((line["target"], name), []).append(line["case"])
     findings = [
-        (_where(target, version), _words(what), f"{verdict}: {_cases(cases)}")
+        (_where(target, version), markdown(what, 600), f"{verdict}: {_cases(cases)}")
         for (target, verdict, what), cases in found.items()
     ]
     conventions = [
-        (_where(target, version), _words(_SENTENCES.get(name, name.replace("-", " "))), _cases(cases))
+        (_where(target, version), markdown(in_words(name) or name, 600), _cases(cases))
         for (target, name), cases in held.items()
     ]
     return "\n\n".join(
@@ -68,11 +65,7 @@ def inserted(document: str, tables: str, name: str) -> str:
 
 
 def _where(target: str, version: dict[str, str]) -> str:
-    return f"{markdown(clean(target), 60)} {markdown(clean(version[target]), 40)}"
-
-
-def _words(text: str) -> str:
-    return markdown(" ".join(clean(text).split()), 600)
+    return f"{markdown(target, 60)} {markdown(version[target], 40)}"
 
 
 def _cases(cases: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from conformance.catalogue import CATALOGUE, HYPOTHESES, PRECISION, Hypothesis, 
 from conformance.compare import Expected, TensorResult, compare
 from conformance.conventions import CANONICAL, Conventions
 from conformance.diagnose import PAIR_ELEMENTS, Check, Diagnosis, Search, Tried, words, worst
-from conformance.documents import against_document, against_signature
+from conformance.documents import AS_DOCUMENTED, against_document, against_signature
 from conformance.observation import Failure, Observation
 from conformance.oracle import Oracle
 from conformance.problem import from_wire
@@ -314,9 +314,6 @@ def _plain(results: Mapping[str, TensorResult]) -> tuple[str, str] | None:
             return kind, f"{sentence}: {words(touched)}"
     return None
 
-
-#: What the name of a tensor ends with that is held against the numbers of a document.
-AS_DOCUMENTED = " as documented"
 
 #: How a problem that is none of numbers begins → its name.
 _STRUCTURAL = {

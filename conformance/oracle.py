@@ -43,10 +43,15 @@ class Oracle:
     them.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, arithmetic: Arithmetic | None = None) -> None:
+        """Open a case.
+
+        Args:
+            arithmetic: what to compute in; what the case's dtypes take if None.
+        """
         self.problem = problem
         self.dtypes = tuple({problem.layer_dtype, *(call.x.dtype.name for call in problem.calls)})
-        self.arithmetic: Arithmetic = Multiprecision() if "float64" in self.dtypes else Double()
+        self.arithmetic = arithmetic or (Multiprecision() if "float64" in self.dtypes else Double())
         self._expected: OrderedDict[tuple[str, Conventions, Grade], dict[str, Expected]] = OrderedDict()
 
     @cached_property

@@ -90,17 +90,26 @@ class OddOneOut:
     because: str
 
 
-def odd_one_out(sides: Mapping[str, Side], pairs: Mapping[tuple[str, str], Agreement]) -> OddOneOut | None:
-    """Which of three or more targets differs from the rest; None where they agree, or differ in more ways than one."""
-    differing = {pair for pair, agreement in pairs.items() if agreement.agreement == "differ"}
-    if len(sides) < 3:
+def alone(differ: Mapping[tuple[str, str], bool]) -> str | None:
+    """Which of three or more targets differs from the rest, which agree; None where there is no such one.
+
+    Args:
+        differ: every pair of them → whether the two differ.
+    """
+    names = dict.fromkeys(name for pair in differ for name in pair)
+    if len(names) < 3:
         return None
-    for name, side in sides.items():
-        if differing and differing == {pair for pair in pairs if name in pair}:
-            others = dict.fromkeys(other.difference for other in sides.values() if other is not side)
-            because = side.difference.partition(": ")[2] or "; ".join(filter(None, others))
-            return OddOneOut(name, because or "each is within its bound of the reference")
-    return None
+    return next((name for name in names if all(apart is (name in pair) for pair, apart in differ.items())), None)
+
+
+def odd_one_out(sides: Mapping[str, Side], pairs: Mapping[tuple[str, str], Agreement]) -> OddOneOut | None:
+    """The target that is `alone`, and why; None where they agree, or differ in more ways than one."""
+    name = alone({pair: agreement.agreement == "differ" for pair, agreement in pairs.items()})
+    if name is None:
+        return None
+    others = dict.fromkeys(other.difference for other_name, other in sides.items() if other_name != name)
+    because = sides[name].difference.partition(": ")[2] or "; ".join(filter(None, others))
+    return OddOneOut(name, because or "each is within its bound of the reference")
 
 
 def _compare(name: str, a: Side, b: Side, left: Expected | None, right: Expected | None) -> TensorResult:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from conformance import data
 from conformance.case import matches
 from conformance.findings import Line, off
 from conformance.profile import Convention, Profile, open_adapter
 from conformance.run_folder import Run
-from conformance.target import bundled
 
 #: Conditions that ask of a target, not of a case.
 _OF_TARGET = ("version", "device", "execution", "backend")
@@ -47,7 +47,7 @@ class Side:
 def sides(run: Run, labels: Mapping[str, str]) -> tuple[Side, ...]:
     """The frameworks of a run whose profiles come with the suite, each by its first target that ran."""
     found: dict[str, Side] = {}
-    adapters = bundled()
+    adapters = data.adapters()
     for target in run.targets:
         framework = target["framework"]
         if framework not in adapters or framework in found:

@@ -73,8 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the markers known, the frameworks' among them."""
     from conformance import data
 
-    for adapter in sorted(data.folder("adapters").iterdir()):
-        config.addinivalue_line("markers", f"{adapter.name}: conformance case on {adapter.name}")
+    for name in data.adapters():
+        config.addinivalue_line("markers", f"{name}: conformance case on {name}")
     for name, meaning in _MARKERS.items():
         config.addinivalue_line("markers", f"{name}: conformance case {meaning}")
 
@@ -225,13 +225,13 @@ class CaseFile(pytest.File):
         A node id with a bracket is one name to pytest's command line and one without is split at ``::``, so that
         cases of a matrix are items of the file, and the others collectors of their own.
         """
+        from conformance import data
         from conformance.errors import UsageError
         from conformance.load import load_file
-        from conformance.target import bundled
 
         try:
             bench = _bench(self.config)
-            known = frozenset(bundled()) | {target.framework for target in bench.targets}
+            known = frozenset(data.adapters()) | {target.framework for target in bench.targets}
             cases = load_file(self.path, None, known)
         except UsageError as error:
             raise self.CollectError(str(error)) from error

@@ -56,11 +56,6 @@ class Target:
         return self.adapter.profile
 
 
-def bundled() -> dict[str, Path]:
-    """Name → folder of the adapters that come with the suite."""
-    return data.adapters()
-
-
 def parse(text: str, *, device: str = "cpu", threads: int = 1, named: Mapping[str, str] | None = None) -> Target:
     """A target from its specification; `named` are the aliases of a configuration file.
 
@@ -72,7 +67,7 @@ def parse(text: str, *, device: str = "cpu", threads: int = 1, named: Mapping[st
         text = named[text]
     head, *pairs = text.split(",")
     head, _, version = head.partition("==")
-    path, package = _adapter_path(head)
+    path, package = adapter_of(head)
     adapter = open_adapter(path)
     profile = adapter.profile
     options = {option: values[0] for option, values in profile.options.items()}
@@ -109,9 +104,13 @@ def parse(text: str, *, device: str = "cpu", threads: int = 1, named: Mapping[st
     return Target(name, adapter, options, python, host, recipe, missing="its environment was not made")
 
 
-def _adapter_path(head: str) -> tuple[Path, str]:
-    """An adapter's folder, and the distribution where one was named that is not the adapter itself."""
-    known = bundled()
+def adapter_of(head: str) -> tuple[Path, str]:
+    """An adapter's folder, and the distribution where one was named that is not the adapter itself.
+
+    Raises:
+        UsageError: there is none; the message names the nearest.
+    """
+    known = data.adapters()
     if head in known:
         return known[head], ""
     if "/" in head or "\\" in head or Path(head).is_dir():

@@ -4,7 +4,7 @@
 
 algorithms  the NumPy implementations of `algorithms.py`, in every dtype, over a grid of n and μ/σ, in several steps
 layers      the real layers of torch, MindSpore and Keras, as far as they are installed, over the like
-reference   the reference itself against 50 digits, on the cases of the corpus; and against `textbook.py`, which has no
+reference   the reference itself against 100 digits, on the cases of the corpus; and against `textbook.py`, which has no
             code in common with it, on the small ones: at most a hundredth of the bound
 
 Prints the largest error of each tensor as a fraction of its bound. Exit code 1: one is over 1, or an algorithm or layer
@@ -260,6 +260,8 @@ def layer_rows(names: Sequence[str], full: bool, say: Callable[[str], None]) -> 
 
 # The reference
 
+#: What the reference is compared with: twice the digits of its own finest arithmetic, which is for float64.
+DIGITS = 100
 #: Cases of more elements are left to --full.
 REFERENCE_ELEMENTS, TEXTBOOK_ELEMENTS = 1_000, 100
 #: What the reference may use of a bound.
@@ -267,13 +269,12 @@ REFERENCE_SHARE = 0.01
 
 
 def of_reference(of: Case) -> float:
-    """The largest error of the reference in a case, as a fraction of the strict bound, against 50 digits.
+    """The largest error of the reference in a case, as a fraction of the strict bound, against `DIGITS` digits.
 
     What is no number must be none in both.
     """
     problem, profile = materialise(of), _profile_of(of)
-    oracle, fine = Oracle(problem), Oracle(problem)
-    fine.arithmetic = Multiprecision(50)
+    oracle, fine = Oracle(problem), Oracle(problem, Multiprecision(DIGITS))
     expected = oracle.expected(profile, CANONICAL)
     return share(oracle, expected, {name: value.value for name, value in fine.expected(profile, CANONICAL).items()})
 
@@ -287,7 +288,7 @@ def of_textbook(of: Case) -> float:
 
 def share(oracle: Oracle, expected: Mapping[str, Expected], right: Mapping[str, Any]) -> float:
     """The largest error as a fraction of the bound, infinite where one is a number and the other is none."""
-    fine, worst = Multiprecision(50), 0.0
+    fine, worst = Multiprecision(DIGITS), 0.0
     for name, exact in right.items():
         if expected[name].dtype is None:
             continue
@@ -348,7 +349,7 @@ def reference_rows(full: bool) -> Iterator[tuple[str, str, float]]:
     """Each case, what its reference was held against, and its share."""
     for of in load([data.folder("cases")]):
         if comparable(of) and (full or elements(of) <= REFERENCE_ELEMENTS):
-            yield of.id, "50 digits", of_reference(of)
+            yield of.id, f"{DIGITS} digits", of_reference(of)
             if plain(of):
                 yield of.id, "the textbook", of_textbook(of)
 
@@ -380,7 +381,7 @@ def main() -> int:
     over = []
     if "reference" in chosen:
         shares = list(reference_rows(options.full))
-        for against in ("50 digits", "the textbook"):
+        for against in (f"{DIGITS} digits", "the textbook"):
             known = {case: of for case, other, of in shares if other == against}
             worst = max(known, key=known.__getitem__)
             most = f"{known[worst]:.2g} of a bound ({worst})"

@@ -10,6 +10,7 @@ from builders import case as case_of
 from handmade_runs import BIASED, HOSTILE, REFUSED, Line, case, pair, run, target, tensor, verdict
 from tiny_run import write as tiny_run
 
+from conformance import data
 from conformance.commands import docs
 from conformance.conventions import CANONICAL
 from conformance.conversion import Row, Table
@@ -22,7 +23,6 @@ from conformance.profile import open_adapter
 from conformance.proof import Side, sides
 from conformance.report import difference_pages
 from conformance.run_folder import Run
-from conformance.target import bundled
 
 TARGETS = [
     target("torch", "PyTorch"),
@@ -142,7 +142,7 @@ def test_a_target_without_a_profile_here_has_no_page() -> None:
 
 @pytest.mark.parametrize("framework", ["torch", "mindspore", "keras"])
 def test_every_state_that_a_profile_tells_is_what_the_reference_computes(framework: str) -> None:
-    profile = open_adapter(bundled()[framework]).profile
+    profile = open_adapter(data.adapters()[framework]).profile
     assert profile.interface is not None
     required = {"torch": {"num_features": 3}, "mindspore": {"num_features": 3}, "keras": {}}[framework]
     for state in profile.interface.states:

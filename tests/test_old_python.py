@@ -7,11 +7,12 @@ import subprocess
 import pytest
 from conftest import ROOT
 
+from conformance import data
 from conformance.environments import cache_folder, pythons
 from conformance.load import load
 from conformance.pool import Pool, Started
 from conformance.session import judged
-from conformance.target import bundled, parse
+from conformance.target import parse
 
 OLDEST = (3, 8)
 BEFORE = (3, 10)
@@ -40,7 +41,7 @@ def test_the_numpy_target_conforms_on_the_oldest_python_that_has_numpy() -> None
     if python is None:
         pytest.skip("no Python 3.8 or 3.9 with NumPy is here")
     target = parse(f"numpy,python={python}")
-    cases = load([ROOT / "cases" / "momentum.yaml", ROOT / "cases" / "modes.yaml"], frozenset(bundled()))
+    cases = load([ROOT / "cases" / "momentum.yaml", ROOT / "cases" / "modes.yaml"], frozenset(data.adapters()))
     with Pool([target]) as pool:
         sides = [side for settled in judged(cases, pool) for side in settled.sides.values()]
         start = pool.starts[target.name]

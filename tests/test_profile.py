@@ -8,6 +8,7 @@ import pytest
 from builders import case, parameters, profile
 from pydantic import ValidationError
 
+from conformance import data
 from conformance.case import matches
 from conformance.conventions import CANONICAL
 from conformance.data import folder
@@ -15,7 +16,6 @@ from conformance.errors import UsageError
 from conformance.layer import Parameters
 from conformance.problem import materialise
 from conformance.profile import Profile, open_adapter
-from conformance.target import bundled
 
 CPU = {"version": "2.7.1", "device": "cpu", "execution": "eager"}
 BIASED = {"running_variance": "biased"}
@@ -268,7 +268,7 @@ def test_a_version_that_is_none_meets_no_range() -> None:
 
 
 def test_every_adapter_that_comes_along_has_a_profile_of_its_name() -> None:
-    for name, path in bundled().items():
+    for name, path in data.adapters().items():
         found = open_adapter(path).profile
         assert found.framework == name
         assert found.options["device"][0] == "cpu"

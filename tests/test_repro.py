@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from conformance import data
 from conformance.arithmetic import Double
 from conformance.case import Case
 from conformance.conventions import CANONICAL
@@ -23,13 +24,13 @@ from conformance.pool import Limits, NotStarted, Pool
 from conformance.problem import Problem, materialise
 from conformance.repro import NoScript, formulas, of_stored, script, source
 from conformance.session import judged
-from conformance.target import bundled, installed, parse
+from conformance.target import installed, parse
 
 MAIN = ["torch", "mindspore", "keras"]
 #: But those of second derivatives and of other layers, beside or carried, which have no scripts.
 CASES = [
     case
-    for case in load([ROOT / "cases"], frozenset(bundled()))
+    for case in load([ROOT / "cases"], frozenset(data.adapters()))
     if not (case.spec.beside or case.spec.carried) and not any(step.second is not None for step in case.spec.steps)
 ]
 SMALL = 5_000
@@ -96,10 +97,9 @@ def test_its_reference_is_the_suites_own() -> None:
     profile = parse("torch").profile
     for case in [case for case in CASES if small(case) and case.kind == "layer"][::9]:
         problem = materialise(case)
-        oracle = Oracle(problem)
+        oracle = Oracle(problem, Double())
         if oracle.undefined or (case.spec.input and any(n == 0 for n in case.spec.input.dimensions)):
             continue
-        oracle.arithmetic = Double()
         expected, reading = oracle.expected(profile, CANONICAL), oracle.reading(profile, CANONICAL)
         number = len(problem.calls)
         wanted = formulas.Wanted([kind for kind in kinds if f"{kind}[0]" in expected], number, number > 1)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conformance import data
 from conformance.data import folder
 from conformance.errors import UsageError
-from conformance.target import MAIN, Target, bundled, configured, installed, interpreter, parse
+from conformance.target import MAIN, Target, configured, installed, interpreter, parse
 
 OWN_PROFILE = """\
 framework: mine
@@ -129,8 +130,8 @@ def test_a_profile_that_cannot_be_read_is_named(mine: Path, spoil: Callable[[str
 
 
 def test_the_adapters_that_come_along_are_known_by_name() -> None:
-    assert {*MAIN, "numpy"} <= bundled().keys()
-    for name in bundled():
+    assert {*MAIN, "numpy"} <= data.adapters().keys()
+    for name in data.adapters():
         assert parse(name).framework == name
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from conformance import data
 from conformance.errors import UsageError
 from conformance.pool import NotStarted, Pool
-from conformance.target import bundled, parse
+from conformance.target import parse
 from conformance.versions import Recipe, Versions, read, recipe
 
 RULES = Versions.model_validate(
@@ -62,7 +63,7 @@ def test_a_version_beyond_every_rule_is_refused_with_the_known_ranges() -> None:
 
 
 def test_the_rules_of_every_adapter_can_be_read_and_hold_for_the_versions_that_its_history_lists() -> None:
-    for name, path in bundled().items():
+    for name, path in data.adapters().items():
         listed = read(path).history
         assert listed, name
         for version in listed:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from conformance.commands.compare import matched, show, written
+from conformance.commands.compare import matched, told
 from conformance.commands.console import console as make_console
 from conformance.errors import UsageError
 from conformance.run_folder import Run, read
-from conformance.upgrades.changes import Half
-from conformance.upgrades.changes import compare as compare_halves
 from conformance.upgrades.copies import baseline as made
 from conformance.upgrades.copies import unblessed
 
@@ -58,7 +56,7 @@ def save(console: Console, folder: Path, run: Run, blessed: Sequence[str] = ()) 
     return 0
 
 
-def against(console: Console, folder: Path, run: Run, asked: frozenset[str], out: Path) -> int:
+def against(console: Console, folder: Path, run: Run, asked: frozenset[str]) -> int:
     """Compare a run with a baseline, print what changed and write the reports; return the exit code.
 
     Args:
@@ -75,12 +73,8 @@ def against(console: Console, folder: Path, run: Run, asked: frozenset[str], out
         console.print(remark, markup=False)
     if not pairs:
         raise UsageError(f"{folder} has none of the targets {', '.join(sorted(named))}")
-    harmful = any(remark.startswith("new") for remark in lone)
-    for a, b in pairs:
-        comparison = compare_halves(Half(old, a), Half(run, b), asked)
-        show(console, comparison)
-        console.print(f"Changes: {written(comparison, out, b if len(pairs) > 1 else '')}", markup=False)
-        harmful = harmful or bool(comparison.harmful())
-    if harmful:
-        console.print(f"To make this the baseline: conformance baseline update {folder} {out}", markup=False)
-    return 1 if harmful else 0
+    harmful = told(console, old, run, pairs, run.path, asked=asked, called="Changes")
+    if harmful or any(remark.startswith("new") for remark in lone):
+        console.print(f"To make this the baseline: conformance baseline update {folder} {run.path}", markup=False)
+        return 1
+    return 0

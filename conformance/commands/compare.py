@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -34,17 +35,43 @@ def compare(old: Path, new: Path, out: Path | None, strict: bool) -> int:
         console.print(remark, markup=False)
     if not pairs:
         raise UsageError(f"{old} and {new} have no target in common")
-    harmful = False
-    for a, b in pairs:
-        comparison = compare_halves(Half(before, a), Half(after, b))
-        show(console, comparison, strict)
-        harmful = harmful or bool(comparison.harmful(strict))
-        if out is not None:
-            console.print(f"Report: {written(comparison, out, b if len(pairs) > 1 else '', strict)}", markup=False)
+    harmful = told(console, before, after, pairs, out, strict=strict)
     return 1 if harmful or lone else 0
 
 
-def written(comparison: Comparison, out: Path, target: str, strict: bool = False) -> Path:
+def told(
+    console: Console,
+    before: Run,
+    after: Run,
+    pairs: Sequence[tuple[str, str]],
+    out: Path | None,
+    *,
+    strict: bool = False,
+    asked: frozenset[str] | None = None,
+    called: str = "Report",
+) -> bool:
+    """Print what changed on these targets, write reports where a folder is named, and return whether it does harm.
+
+    Args:
+        pairs: names of a target before and after.
+        asked: the cases that were selected, where not all were.
+        called: what the reports' path is introduced by.
+
+    Raises:
+        UsageError: the folder cannot be written to.
+
+    """
+    harmful = False
+    for a, b in pairs:
+        comparison = compare_halves(Half(before, a), Half(after, b), asked)
+        show(console, comparison, strict)
+        harmful = harmful or bool(comparison.harmful(strict))
+        if out is not None:
+            console.print(f"{called}: {_written(comparison, out, b if len(pairs) > 1 else '', strict)}", markup=False)
+    return harmful
+
+
+def _written(comparison: Comparison, out: Path, target: str, strict: bool = False) -> Path:
     """Write a comparison's reports, below `out` by target where there are several, and return the HTML's path.
 
     Raises:

@@ -23,7 +23,7 @@ from conformance.pool import Limits, NotStarted
 from conformance.record import default_folder
 from conformance.run_folder import read
 from conformance.session import targets_of
-from conformance.target import Target, bundled, configured, parse
+from conformance.target import Target, adapter_of, configured, parse
 from conformance.upgrades import page
 from conformance.upgrades.changes import CHANGES, Half
 from conformance.upgrades.history import Cell, History, Row, Version, history
@@ -86,20 +86,12 @@ def _expanded(named: Sequence[str]) -> list[str]:
         if (Path(text) / "run.json").is_file() or "==" in head or any(o.startswith("version=") for o in options):
             found.append(text)
             continue
-        folder = next((path for name, path in bundled().items() if head == name), None) or _having(head)
-        listed = versions.read(folder).history
+        listed = versions.read(adapter_of(head)[0]).history
         if not listed:
             raise UsageError(f"no versions of {head} are listed", hint=f"name them: {head}==VERSION …")
         wanted = [one if "==" in one else f"{head}=={one}" for one in listed]
         found += [",".join((one, *options)) for one in wanted]
     return found
-
-
-def _having(package: str) -> Path:
-    for path in bundled().values():
-        if package in versions.read(path).packages:
-            return path
-    return parse(package).adapter.path  # which says what it is not
 
 
 def _column(
@@ -126,12 +118,12 @@ def _column(
     cases = [c for c in read_cases(paths, select, frozenset({target.framework})) if targets_of(c, [target])]
     if not cases:
         raise UsageError("no case was selected")
-    folder, starts = execute(console, [target], cases, out / safe_name(text), Limits(case_seconds=timeout), jobs)
+    run, starts = execute(console, [target], cases, out / safe_name(text), Limits(case_seconds=timeout), jobs)
     start = starts[target.name]
     if isinstance(start, NotStarted):
         console.print(f"[bold]{escape(text)} did not start[/]: {escape(start.message.strip())}")
         return title, Version(text, _release(target), missing=start.message.strip())
-    return title, Half(read(folder), target.name)
+    return title, Half(run, target.name)
 
 
 def _release(target: Target) -> str:

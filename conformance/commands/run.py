@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -97,14 +98,13 @@ def run(
     if not targets or not any(targets_of(case, targets) for case in cases):
         console.print("nothing to run: " + ("no case was selected" if targets else "no framework is installed here"))
         return COULD_NOT_RUN
-    folder, starts = execute(console, targets, cases, out, Limits(case_seconds=timeout), jobs)
-    stored = read(folder)
+    stored, starts = execute(console, targets, cases, out, Limits(case_seconds=timeout), jobs)
     _summarise(console, stored)
     absent = {target.name: start for target in targets if isinstance(start := starts.get(target.name), NotStarted)}
     for name, start in absent.items():
         words = "is broken" if start.broken else "refused to start"
         console.print(f"[bold]{escape(name)} {words}[/]: {escape(clean(start.message).strip())}")
-    console.print(f"Report: {folder / 'report.html'}", markup=False)
+    console.print(f"Report: {stored.path / 'report.html'}", markup=False)
     if (named and absent) or not any(isinstance(start, Started) for start in starts.values()):
         return COULD_NOT_RUN
     if any(start.broken for start in absent.values()):
@@ -112,7 +112,7 @@ def run(
     if save_baseline is not None:
         return baselines.save(console, save_baseline, stored)
     if baseline is not None:
-        return baselines.against(console, baseline, stored, frozenset(case.id for case in cases), folder)
+        return baselines.against(console, baseline, stored, frozenset(case.id for case in cases))
     return UNEXPECTED if stored.unexpected else AS_EXPECTED
 
 
@@ -128,8 +128,8 @@ def execute(
     limits: Limits,
     jobs: int = 1,
     reports: Reports = write_reports,
-) -> tuple[Path, dict[str, Start]]:
-    """Run the cases on the targets and store the run; return where it stands and what became of each start.
+) -> tuple[Run, dict[str, Start]]:
+    """Run the cases on the targets and store the run; return it, as it stands, and what became of each start.
 
     Raises:
         SystemExit: a signal ended the run; what was judged is kept beside its place.
@@ -143,8 +143,9 @@ def execute(
             try:
                 _judge_all(writer, pool, cases, console)
                 finished = writer.finish(targets, pool.starts)
-                reports(read(finished), finished)
-                return writer.publish(), dict(pool.starts)
+                stored = read(finished)
+                reports(stored, finished)
+                return replace(stored, path=writer.publish()), dict(pool.starts)
             except BaseException as error:
                 interruption.shield()
                 kept = writer.keep(targets, pool.starts)

@@ -7,16 +7,17 @@ import itertools
 from rich.markup import escape
 from rich.table import Table
 
+from conformance import data
 from conformance.commands.console import console as make_console
 from conformance.errors import UsageError
 from conformance.pool import Pool, Started
-from conformance.target import Target, bundled, parse
+from conformance.target import Target, parse
 
 
 def variants(device: str) -> list[Target]:
     """Every bundled adapter on a device, with every combination of its backends and executions."""
     found = []
-    for name in bundled():
+    for name in data.adapters():
         try:
             options = parse(name, device=device).profile.options
         except UsageError:

@@ -15,12 +15,12 @@ from conformance.commands.run import COULD_NOT_RUN, UNEXPECTED, execute, provide
 from conformance.errors import UsageError
 from conformance.pool import Limits, NotStarted
 from conformance.report import write_reports
-from conformance.run_folder import Run, read
+from conformance.run_folder import Run
 from conformance.safe_text import clean
 from conformance.session import targets_of
 from conformance.target import Target, configured, parse
 from conformance.upgrades import page
-from conformance.upgrades.changes import Half
+from conformance.upgrades.changes import Comparison, Half
 from conformance.upgrades.changes import compare as compare_halves
 
 
@@ -61,21 +61,23 @@ def upgrade(
     if missing:
         return COULD_NOT_RUN
 
+    compared: list[Comparison] = []
+
     def reports(run: Run, folder: Path) -> None:
         write_reports(run, folder)
         if len(run.targets) == len(targets):
-            page.write(compare_halves(Half(run, old), Half(run, new)), folder, strict)
+            compared.append(compare_halves(Half(run, old), Half(run, new)))
+            page.write(compared[0], folder, strict)
 
-    folder, starts = execute(console, targets, cases, out, Limits(case_seconds=timeout), jobs, reports)
+    run, starts = execute(console, targets, cases, out, Limits(case_seconds=timeout), jobs, reports)
     absent = {name: start for name, start in starts.items() if isinstance(start, NotStarted)}
     for name, start in absent.items():
         console.print(f"[bold]{escape(name)} did not start[/]: {escape(clean(start.message).strip())}")
     if absent:
         return COULD_NOT_RUN
-    run = read(folder)
-    comparison = compare_halves(Half(run, old), Half(run, new))
+    (comparison,) = compared
     show(console, comparison, strict)
-    console.print(f"Report: {folder / 'changes.html'}", markup=False)
+    console.print(f"Report: {run.path / 'changes.html'}", markup=False)
     return UNEXPECTED if comparison.harmful(strict) else 0
 
 

@@ -37,6 +37,7 @@ from typing import Any
 from jinja2 import TemplateError, TemplateNotFound
 from pydantic import ValidationError
 
+from conformance import data
 from conformance.arithmetic import Double
 from conformance.case import Case, CaseSpec
 from conformance.errors import UsageError
@@ -47,7 +48,7 @@ from conformance.repro.shown import NoScript
 from conformance.repro.source import broken
 from conformance.repro.writer import TEMPLATE, Writer
 from conformance.safe_text import one_line
-from conformance.target import bundled, installed, parse
+from conformance.target import installed, parse
 
 __all__ = ["NoScript", "of_stored", "script"]
 
@@ -91,8 +92,7 @@ def script(
     adapter, options = _place(str(verdict_line["target"]), target)
     facts = (target or {}).get("facts") or {"version": _installed(adapter.profile.package)}
     problem = materialise(case)
-    oracle = Oracle(problem)
-    oracle.arithmetic = Double()  # bounds need no more, and the script computes what is expected itself
+    oracle = Oracle(problem, Double())  # bounds need no more, and the script computes what is expected itself
     try:
         lines = Writer(problem, oracle, adapter, options, facts, verdict_line).lines()
     except TemplateNotFound as missing:
@@ -109,8 +109,8 @@ def script(
 def _place(name: str, target: Mapping[str, Any] | None) -> tuple[AdapterFolder, dict[str, str]]:
     """The adapter and the options of a target."""
     try:
-        if target is not None and target["framework"] in bundled() and "/" not in name:
-            return _adapter(bundled()[target["framework"]]), dict(target["options"])
+        if target is not None and target["framework"] in data.adapters() and "/" not in name:
+            return _adapter(data.adapters()[target["framework"]]), dict(target["options"])
         return _parsed(name)
     except UsageError as error:
         raise NoScript(f"the target {name} is not known here: {error}") from error

@@ -15,14 +15,11 @@ from conformance.bounds import UNIT_ROUNDOFF
 from conformance.case import Documented
 from conformance.compare import Expected
 from conformance.conventions import CANONICAL
-from conformance.documents import printed_numbers
+from conformance.documents import AS_DOCUMENTED, printed_numbers
 from conformance.errors import UsageError
 from conformance.findings import off
 from conformance.oracle import Oracle
 from conformance.profile import Profile
-
-#: How the comparison of a tensor with a document is named.
-_DOCUMENTED = " as documented"
 
 #: Half a unit beyond the largest number: what rounds to infinity.
 _OVERFLOW = {"float16": 65520.0, "float32": 2.0**128 * (1 - 2.0**-25), "bfloat16": 2.0**128 * (1 - 2.0**-9)}
@@ -73,7 +70,7 @@ def shown(oracle: Oracle, profile: Profile, line: Mapping[str, Any]) -> list[Row
     certain = _first_departure(names, said, canonical, held)
     if certain:
         return certain
-    printed = [name for name in said if name.endswith(_DOCUMENTED) and off(said[name]) > 1]
+    printed = [name for name in said if name.endswith(AS_DOCUMENTED) and off(said[name]) > 1]
     if printed:
         document = oracle.problem.case.spec.documented[profile.framework]
         return [_printed(name, document, canonical) for name in printed]
@@ -100,7 +97,7 @@ def _first_departure(
 
 def _printed(name: str, document: Documented, canonical: Mapping[str, Expected]) -> Row:
     """A tensor against printed numbers: the bound and half a unit of the last digit printed."""
-    name = name.removesuffix(_DOCUMENTED)
+    name = name.removesuffix(AS_DOCUMENTED)
     _, half_units = printed_numbers(document.tensors[name])
     kind, step = _split(name)
     return Row(kind, step, "documented", 0.0, (_up(float(np.max(canonical[name].bound)) + max(half_units)),))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.compare import ulp
+from conformance.documents import AS_DOCUMENTED
 from conformance.findings import Line, message
 from conformance.run_folder import Run
 
@@ -239,7 +240,7 @@ def _held(line: Line) -> dict[str, str | None]:
     """The tensors that a target returned, with their digests; None in runs of before there were any."""
     if "digests" in line:
         return dict(line["digests"])
-    return {name: None for name in line["tensors"] if not name.endswith(" as documented")}
+    return {name: None for name in line["tensors"] if not name.endswith(AS_DOCUMENTED)}
 
 
 def _tensor(name: str, case: Change, before: Line, after: Line, measure: Callable[[str], float | None]) -> TensorChange:
