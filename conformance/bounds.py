@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance import second
-from conformance.arithmetic import Arithmetic, Double
+from conformance.arithmetic import Arithmetic, Double, in_blocks
 from conformance.conventions import CANONICAL, Conventions
 from conformance.layer import Trace
 
@@ -153,7 +153,8 @@ def bounds(
     found = []
     with np.errstate(all="ignore"):
         for trace, dtype in zip(traces, dtypes, strict=True):
-            step = _Step(_lowered(trace, lower), _rounding(grade, dtype, layer_dtype, conventions), held)
+            lowered = trace if isinstance(arithmetic, Double) else _lowered(trace, lower)
+            step = _Step(lowered, _rounding(grade, dtype, layer_dtype, conventions), held)
             held = step.running()
             dx, dgamma, dbeta = step.gradients() if trace.g is not None else (None, None, None)
             if conventions.parameter_gradients == "accumulated" and dgamma is not None and dbeta is not None:
@@ -181,12 +182,10 @@ class _Step:
         self.t, self.r, self.held = t, r, held
         self.u_o, self.eta = UNIT_ROUNDOFF[r.io_dtype], SUBNORMAL[r.io_dtype]
         self.h = r.depth(t.x.shape[1])
-        kept = np.ones(t.x.shape[1]) if t.mask is None else t.mask
-        size = np.where(kept, np.abs(t.x), 0).sum(1) / max(t.count, 1)
+        size = (np.abs(t.x) if t.mask is None else np.where(t.mask, np.abs(t.x), 0)).sum(1) / max(t.count, 1)
         if r.conventions.shared != "nothing":
             size = np.full_like(size, size.max(initial=0))
         mean = t.mu if t.mean is None else t.mean
-        self.kept = kept
         self.delta_mean = self._recovered(0, r.conventions.means)
         if self.delta_mean is None:
             self.delta_mean = (_gamma(self.h, r.u) + r.u) * size + r.statistics * np.abs(mean) + r.tiny  # (2)
@@ -198,9 +197,16 @@ class _Step:
         q = self._inverse(delta_var)
         self.xhat = np.abs(t.xhat)
         self.q = q + 2 * r.statistics
-        self.delta_xhat = (t.inv * self.delta_mu)[:, None] + self.xhat * (self.q + 5 * r.u)[:, None]  # (7)
-        self.delta_xhat = self.delta_xhat + r.tiny * (t.inv[:, None] + 1)
-        self.spanned = t.inv[:, None] * (np.abs(t.x) + np.abs(t.mu)[:, None])
+        moved = t.inv * self.delta_mu + (r.tiny * (t.inv + 1) if r.tiny else 0)
+        self.delta_xhat = in_blocks(
+            lambda xhat, relative, absolute: xhat * relative + absolute,
+            self.xhat,
+            (self.q + 5 * r.u)[:, None],
+            moved[:, None],
+        )  # (7)
+        self.spanned = in_blocks(
+            lambda x, mu, inv: inv * (np.abs(x) + mu), t.x, np.abs(t.mu)[:, None], t.inv[:, None]
+        )  # w of (12)
 
     def _recovered(self, which: int, given: Any) -> Any:
         """(16): what followed from a running statistic has the rounding of its update, magnified by 1/m."""
@@ -236,15 +242,22 @@ class _Step:
     def output(self) -> Array:
         """δy."""
         t, r = self.t, self.r
-        gamma, beta, y = np.abs(t.gamma)[:, None], np.abs(t.beta)[:, None], np.abs(t.y)
-        folded = gamma * self.spanned + beta
-        delta = gamma * self.delta_xhat + 2 * r.u * beta + 3 * r.u * folded + self.u_o * y + self.eta  # (8)
+        gamma, beta = np.abs(t.gamma)[:, None], np.abs(t.beta)[:, None]
+        delta = in_blocks(
+            lambda y, delta_xhat, spanned, gamma, rest: (
+                gamma * (delta_xhat + 3 * r.u * spanned) + self.u_o * np.abs(y) + rest
+            ),
+            *(t.y, self.delta_xhat, self.spanned),
+            *(gamma, 5 * r.u * beta + self.eta),
+        )  # (8)
         if r.conventions.coarse == "factors":
             delta = delta + gamma * _ties(self.xhat, _over(self.delta_xhat, self.xhat))  # (17)
         if r.conventions.coarse == "output":
             exact = t.gamma[:, None] * t.xhat + t.beta[:, None]
             return np.asarray(_ties(exact, _over(delta, np.abs(exact))) + self.eta)  # (17)
-        return np.asarray(delta + r.tiny * (self.xhat + np.abs(t.x) + np.abs(t.mu)[:, None] + 3))
+        if r.tiny:
+            delta = delta + r.tiny * (self.xhat + np.abs(t.x) + np.abs(t.mu)[:, None] + 3)
+        return delta
 
     def running(self) -> tuple[Array, Array]:
         """δr' of the mean and of the variance."""
@@ -305,16 +318,16 @@ class _Step:
         assert t.sums is not None
         g, beta_, gamma_ = np.abs(t.g), np.abs(t.sums[0]), np.abs(t.sums[1])
         delta_mu, delta_xhat, q = self.delta_mu, self.delta_xhat, self.q
-        if t.batch:
-            saved = r.saved - r.statistics
+        saved = r.saved - r.statistics
+        if t.batch and saved:
             delta_mu, q = delta_mu + saved * np.abs(t.mu), q + 2 * saved
             delta_xhat = delta_xhat + saved * (inv * np.abs(t.mu))[:, None] + 2 * saved * self.xhat  # (14)
         n = t.x.shape[1]
         root = 2 * np.sqrt(r.lane(n)) * u
         delta_beta = root * (_norm(g) + beta_) + r.terms * beta_ + tiny * n  # (11), unrounded
-        delta_gamma = (root + 3 * u) * _norm(g * self.spanned) + tiny * (
-            g * (1 + inv[:, None]) + self.xhat + self.spanned + 1
-        ).sum(1)
+        delta_gamma = (root + 3 * u) * _norm(in_blocks(np.multiply, g, self.spanned))
+        if tiny:
+            delta_gamma = delta_gamma + tiny * (g * (1 + inv[:, None]) + self.xhat + self.spanned + 1).sum(1)
         if t.count:
             delta_gamma = delta_gamma + inv * delta_mu * beta_ + (q + 4 * u + r.terms) * gamma_  # (12), unrounded
         if r.conventions.coarse == "factors":
@@ -322,17 +335,32 @@ class _Step:
 
         a, b = t.taken_off
         gamma = np.ones_like(t.gamma) if r.conventions.dx_scale == "ignored" else np.abs(t.gamma)
-        outer, dx, kept = (gamma * inv)[:, None], np.abs(t.dx), self.kept
+        outer = gamma * inv
+        kept = np.ones((len(inv), 1)) if t.mask is None else np.broadcast_to(t.mask, t.x.shape)
+        relative = q + 4 * u
         if a or b:
-            inner = _over(dx, outer)
-            through = a * delta_beta[:, None] + b * (delta_xhat * gamma_[:, None] + self.xhat * delta_gamma[:, None])
-            spread = g + kept * (a * beta_[:, None] + b * self.xhat * gamma_[:, None])
-            delta = (q + 4 * u + r.terms)[:, None] * inner + kept * through + (3 * u + r.terms) * spread
+            relative, spread = relative + r.terms, 3 * u + r.terms
+            # What each of |dx|, |g|, |x̂| and δx̂ is multiplied by, and what is the same all over the channel.
+            factors = (
+                relative + self.u_o,
+                outer * spread,
+                outer * b * (delta_gamma + spread * gamma_),
+                outer * b * gamma_,
+                outer * a * (delta_beta + spread * beta_),
+            )
+            delta_dx = in_blocks(
+                lambda dx, g, xhat, delta_xhat, kept, of_dx, of_g, of_xhat, of_delta, rest: (
+                    of_dx * np.abs(dx) + of_g * g + kept * (of_xhat * xhat + of_delta * delta_xhat + rest) + self.eta
+                ),
+                *(t.dx, g, self.xhat, delta_xhat, kept),
+                *(factor[:, None] for factor in factors),
+            )  # (13)
         else:
-            delta = (q + 4 * u)[:, None] * g
-        delta_dx = outer * delta + self.u_o * dx + self.eta  # (13)
-        met = self.xhat if t.batch else np.zeros_like(self.xhat)
-        delta_dx = delta_dx + tiny * (outer * (2 + met) + inv[:, None] + gamma[:, None] + g * (1 + met) + 1)
+            delta_dx = (outer * relative)[:, None] * g + self.u_o * np.abs(t.dx) + self.eta  # (13)
+        if tiny:
+            met = self.xhat if t.batch else np.zeros_like(self.xhat)
+            scale = (outer[:, None] * (2 + met)) + inv[:, None] + gamma[:, None]
+            delta_dx = delta_dx + tiny * (scale + g * (1 + met) + 1)
         return delta_dx, delta_gamma, delta_beta
 
     def _returned(self, delta_gamma: Array, delta_beta: Array) -> tuple[Array, Array]:
@@ -357,7 +385,7 @@ def _gamma(h: int, u: float) -> float:
 
 def _norm(a: Array) -> Array:
     """√Σa² over the last axis."""
-    return np.asarray(np.sqrt((a * a).sum(1)))
+    return np.asarray(np.sqrt(np.einsum("cn,cn->c", a, a)))
 
 
 def _over(a: Array, b: Array) -> Array:

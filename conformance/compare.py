@@ -1,21 +1,28 @@
-"""One tensor against what it should be: shape, dtype and device first, then special values, then numbers."""
+"""Tensors against what they should be: shape, dtype and device first, then special values, then numbers."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.arithmetic import Arithmetic
-from conformance.problem import dtype_of
+from conformance.arithmetic import Arithmetic, in_blocks
+from conformance.problem import dtype_name, dtype_of
 
 Array = NDArray[Any]
 
 #: Precision p and exponent of the smallest subnormal, of each output dtype.
 _FORMAT = {"float64": (53, -1074), "float32": (24, -149), "float16": (11, -24), "bfloat16": (8, -133)}
+
+#: The bits of a float64 that hold its exponent.
+_EXPONENT = np.int64(0x7FF << 52)
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,10 @@ class Expected:
     grid: str | None = None
 
 
+#: So many numbers are compared in one pass; a larger tensor has one to itself.
+TOGETHER = 65_536
+
+
 def compare(
     observed: Array | None, device: str, expected: Expected | None, wanted_device: str, arithmetic: Arithmetic
 ) -> TensorResult:
@@ -74,6 +85,34 @@ def compare(
     NaN is expected where the exact value is NaN and nowhere else; infinities must have the right sign, and where the
     bound reaches beyond the dtype's range a number may be one. A bound that is not a finite number admits nothing.
     """
+    return compare_all({"": (observed, device, expected)}, wanted_device, arithmetic)[""]
+
+
+def compare_all(
+    tensors: Mapping[str, tuple[Array | None, str, Expected | None]], wanted_device: str, arithmetic: Arithmetic
+) -> dict[str, TensorResult]:
+    """As `compare`, for many at once.
+
+    Args:
+        tensors: name → what was observed, on which device, and what it should be.
+        wanted_device: where each should be.
+    """
+    found: dict[str, TensorResult | None] = {}
+    numeric: dict[str, tuple[Array, Expected]] = {}
+    with np.errstate(all="ignore"):
+        for name, (observed, device, expected) in tensors.items():
+            found[name] = _beyond_numbers(observed, device, expected, wanted_device)
+            if found[name] is None and observed is not None and expected is not None:
+                numeric[name] = observed, expected
+        for together in end_to_end(numeric, arithmetic):
+            found.update(together.results() if together.plain else together.each_by_itself())
+    return {name: result for name, result in found.items() if result is not None}
+
+
+def _beyond_numbers(
+    observed: Array | None, device: str, expected: Expected | None, wanted_device: str
+) -> TensorResult | None:
+    """What can be said before numbers are compared; None where nothing can."""
     if expected is None:
         return TensorResult(None, problem="is returned, though this layer has none")
     if observed is None:
@@ -82,20 +121,17 @@ def compare(
         return TensorResult(None, problem=f"has shape {list(observed.shape)}, not {list(expected.value.shape)}")
     if expected.dtype is None:
         return _compare_counters(observed, expected)
-    if observed.dtype.name != expected.dtype:
-        return TensorResult(None, problem=f"has dtype {observed.dtype.name}, not {expected.dtype}")
+    if (dtype := dtype_name(observed.dtype)) != expected.dtype:
+        return TensorResult(None, problem=f"has dtype {dtype}, not {expected.dtype}")
     if device != wanted_device:
         return TensorResult(None, problem=f"is on {device}, not on {wanted_device}")
     if not observed.size:
         return TensorResult(0.0, 0.0, 0.0)
-    with np.errstate(all="ignore"):
-        if expected.grid is not None:
-            beside = observed.astype(dtype_of(expected.grid)).astype(observed.dtype) != observed
-            if (beside & ~np.isnan(observed)).any():
-                return TensorResult(
-                    None, worst_index=_first(beside), problem=f"holds numbers that are no {expected.grid}"
-                )
-        return _compare_numbers(observed, expected, arithmetic)
+    if expected.grid is not None:
+        beside = observed.astype(dtype_of(expected.grid)).astype(observed.dtype) != observed
+        if (beside & ~np.isnan(observed)).any():
+            return TensorResult(None, worst_index=_first(beside), problem=f"holds numbers that are no {expected.grid}")
+    return None
 
 
 def _compare_counters(observed: Array, expected: Expected) -> TensorResult:
@@ -109,24 +145,109 @@ def _compare_counters(observed: Array, expected: Expected) -> TensorResult:
     )
 
 
+def end_to_end(tensors: Mapping[str, tuple[Array, Expected]], arithmetic: Arithmetic) -> Iterator[Together]:
+    """Tensors that have what they should be compared with, those of a dtype together as far as they are small."""
+    waiting: dict[str, dict[str, tuple[Array, Expected]]] = {}
+    sizes: Counter[str] = Counter()
+    for name, (observed, expected) in tensors.items():
+        dtype = dtype_name(observed.dtype)
+        if sizes[dtype] + observed.size > TOGETHER and sizes[dtype]:
+            yield Together(waiting.pop(dtype), arithmetic)
+            sizes[dtype] = 0
+        waiting.setdefault(dtype, {})[name] = observed, expected
+        sizes[dtype] += observed.size
+    for held in waiting.values():
+        yield Together(held, arithmetic)
+
+
+class Together:
+    """Tensors of one dtype end to end, so that one pass over their numbers serves them all.
+
+    Attributes:
+        sizes, starts: how many elements each has, and where it begins.
+        seen, value, bound: the numbers observed, what they should be, and how far they may be from it.
+        error: how far they are, float64.
+        plain: whether there is a number and a bound everywhere.
+    """
+
+    def __init__(self, tensors: Mapping[str, tuple[Array, Expected]], arithmetic: Arithmetic) -> None:
+        self.tensors = tensors
+        self.arithmetic = arithmetic
+        self.dtype = dtype_name(next(iter(tensors.values()))[0].dtype)
+        self.sizes = [observed.size for observed, _ in tensors.values()]
+        self.starts = starts(self.sizes)
+        self.seen = _flat([observed for observed, _ in tensors.values()])
+        self.value = _flat([expected.value for _, expected in tensors.values()])
+        self.bound = _flat([expected.bound for _, expected in tensors.values()])
+        self.error = _in_blocks(
+            lambda value, seen: np.abs(arithmetic.lower(arithmetic.lift(seen.astype(np.float64)) - value)),
+            *(self.value, self.seen),
+        )
+        self.plain = bool(np.isfinite(self.error + self.bound).all() and self.bound.min() >= 0)
+
+    @cached_property
+    def ratio(self) -> Array:
+        """Error over bound, 0 where there is no error."""
+        return np.divide(self.error, self.bound, out=np.zeros_like(self.error), where=self.error > 0)
+
+    @cached_property
+    def ulps(self) -> Array:
+        """The errors in units in the last place of the exact values."""
+        lower = self.arithmetic.lower
+        return _in_blocks(lambda error, value: error / ulp(lower(value), self.dtype), self.error, self.value)
+
+    def results(self) -> dict[str, TensorResult]:
+        """The result of every tensor."""
+        largest = (np.maximum.reduceat(each, self.starts).tolist() for each in (self.ratio, self.error, self.ulps))
+        found = {}
+        for (name, (observed, _)), start, size, ratio, error, ulps in zip(
+            self.tensors.items(), self.starts, self.sizes, *largest, strict=True
+        ):
+            worst = int(self.ratio[start : start + size].argmax()) if ratio else 0
+            found[name] = TensorResult(ratio, error, ulps, _unravelled(worst, observed.shape))
+        return found
+
+    def each_by_itself(self) -> dict[str, TensorResult]:
+        """The same where something is no number or has no bound."""
+        return {name: _compare_numbers(*pair, self.arithmetic) for name, pair in self.tensors.items()}
+
+
+def starts(sizes: Sequence[int]) -> list[int]:
+    """Where things of these sizes begin that lie end to end."""
+    return [0, *itertools.accumulate(sizes)][:-1]
+
+
+def _flat(arrays: Sequence[Array]) -> Array:
+    return np.concatenate([array.reshape(-1) for array in arrays]) if len(arrays) > 1 else arrays[0].reshape(-1)
+
+
+def _in_blocks(formula: Callable[..., Array], *flat: Array) -> Array:
+    return np.asarray(in_blocks(formula, *(array[None] for array in flat))[0])
+
+
+def _unravelled(index: int, shape: Sequence[int]) -> tuple[int, ...]:
+    places = []
+    for size in reversed(shape):
+        index, place = divmod(index, size)
+        places.append(place)
+    return tuple(reversed(places))
+
+
 def _compare_numbers(observed: Array, expected: Expected, arithmetic: Arithmetic) -> TensorResult:
+    """One tensor, of which some elements may be no numbers."""
     seen = observed.astype(np.float64)
     exact = arithmetic.lower(expected.value)
     bounded = np.isfinite(expected.bound) & (expected.bound >= 0)
     numbers = np.isfinite(seen) & np.isfinite(exact)
-    if not (numbers & bounded).all():
-        special = _special(seen, exact, expected.bound, bounded, observed.dtype)
-        if special is not None:
-            return special
-        error = np.zeros(seen.shape)
-        error[numbers] = np.abs(arithmetic.lower(arithmetic.lift(seen[numbers]) - expected.value[numbers]))
-        seen, exact = np.where(numbers, seen, 0), np.where(numbers, exact, 0)
-    else:
-        error = np.abs(arithmetic.lower(arithmetic.lift(seen) - expected.value))
+    special = _special(seen, exact, expected.bound, bounded, observed.dtype)
+    if special is not None:
+        return special
+    error = np.zeros(seen.shape)
+    error[numbers] = np.abs(arithmetic.lower(arithmetic.lift(seen[numbers]) - expected.value[numbers]))
     ratio = np.where(error > 0, error / expected.bound, 0.0)
-    worst = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
-    ulps = error / ulp(exact, observed.dtype.name)
-    return TensorResult(float(ratio[worst]), float(error.max()), float(ulps.max()), tuple(int(i) for i in worst))
+    ulps = error / ulp(np.where(numbers, exact, 0), dtype_name(observed.dtype))
+    worst = _unravelled(int(ratio.argmax()), ratio.shape)
+    return TensorResult(float(ratio[worst]), float(error.max()), float(ulps.max()), worst)
 
 
 def _special(seen: Array, exact: Array, bound: Array, bounded: Array, dtype: np.dtype[Any]) -> TensorResult | None:
@@ -162,5 +283,6 @@ def ulp(value: Array, dtype: str) -> Array:
     if dtype not in _FORMAT:
         return np.ones_like(value)
     precision, smallest = _FORMAT[dtype]
-    exponent = np.frexp(value)[1]  # value = f·2^e with ½ ≤ |f| < 1
-    return np.ldexp(1.0, np.where(value == 0, smallest, np.maximum(exponent - precision, smallest)))
+    bits = np.asarray(value, np.float64).view(np.int64)
+    power = (bits & _EXPONENT).view(np.float64)  # 2^e of the number, 0 for zero and subnormal numbers
+    return np.maximum(power * 2.0 ** (1 - precision), 2.0**smallest)

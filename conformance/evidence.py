@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from conformance.arithmetic import Arithmetic
-from conformance.compare import Array, Expected, TensorResult, ulp
+from conformance.arithmetic import Arithmetic, in_blocks
+from conformance.compare import Array, Expected, TensorResult, Together, end_to_end, starts, ulp
 from conformance.conventions import CANONICAL
 from conformance.judge import Under, Verdict
 from conformance.observation import Observation
@@ -27,6 +28,9 @@ WITHIN = 32
 CHANNELS = 4
 #: The last class of a histogram is open: more than 2²⁰ units in the last place.
 ULP_CLASSES = 23
+
+#: The bits of a float64 that hold its fraction.
+_FRACTION = np.int64((1 << 52) - 1)
 
 _RUNNING = re.compile(r"running_(mean|var)\[\d+\]")
 
@@ -58,70 +62,103 @@ def gather(oracle: Oracle, under: Under, observation: Observation, verdict: Verd
     if not verdict.tensors:
         return {}
     expected = oracle.expected(under.profile, verdict.accepted)
+    others = oracle.expected(under.profile, CANONICAL) if verdict.accepted != CANONICAL else {}
     several = len(oracle.problem.calls) > 1
-    found = {}
-    for name, result in verdict.tensors.items():
+    running: dict[str, tuple[tuple[float, ...], ...]] = {}
+    beside: dict[str, tuple[Array, Expected]] = {}
+    for name in verdict.tensors:
         wire, wanted = observation.tensors.get(name), expected.get(name)
         if wire is None or wanted is None or wanted.dtype is None:
             continue
         seen = from_wire(wire)
-        if seen.shape != wanted.value.shape or not seen.size:
-            continue
-        running: tuple[tuple[float, ...], ...] = ()
-        if several and _RUNNING.fullmatch(name):
-            canonical = oracle.expected(under.profile, CANONICAL).get(name) if verdict.accepted != CANONICAL else None
-            running = _running(seen, wanted, canonical, oracle.arithmetic)
-        if result.ratio == 0:
-            found[name] = Evidence(seen.shape, running=running)
-        else:
-            found[name] = _evidence(seen, wanted, result, running, oracle.arithmetic)
-    return found
-
-
-def _evidence(seen: Array, wanted: Expected, result: TensorResult, running: Any, arithmetic: Arithmetic) -> Evidence:
+        if seen.shape == wanted.value.shape and seen.size:
+            beside[name] = seen, wanted
+            if several and _RUNNING.fullmatch(name):
+                running[name] = _running(seen, wanted, others.get(name), oracle.arithmetic)
+    off = {name: pair for name, pair in beside.items() if verdict.tensors[name].ratio != 0}
+    drawn: dict[str, tuple[str, tuple[int, ...]]] = {}
     with np.errstate(all="ignore"):
-        values = seen.astype(np.float64)
-        exact = arithmetic.lower(wanted.value)
-        numbers = np.isfinite(values) & np.isfinite(exact)
-        same = numbers | (values == exact) | (np.isnan(values) & np.isnan(exact))
-        error = np.where(same, 0.0, np.inf if result.problem else 0.0)  # an infinity may be within its bound
-        error[numbers] = np.abs(arithmetic.lower(arithmetic.lift(values[numbers]) - wanted.value[numbers]))
-        ratio = np.where(error > 0, error / wanted.bound, 0.0)
-        ratio = np.where(np.isfinite(error), np.minimum(ratio, np.finfo(np.float64).max), ratio)  # a bound of 0
-        ulps = np.where(error > 0, error / ulp(exact, seen.dtype.name), 0.0)
-    worst: tuple[float, ...] = ()
+        for together in end_to_end(off, oracle.arithmetic):
+            drawn.update(_drawn(together, verdict.tensors))
+    return {
+        name: Evidence(
+            seen.shape,
+            _worst(seen, wanted, verdict.tensors[name], oracle.arithmetic) if name in off else (),
+            *drawn.get(name, ("", ())),
+            running.get(name, ()),
+        )
+        for name, (seen, wanted) in beside.items()
+    }
+
+
+def _worst(seen: Array, wanted: Expected, result: TensorResult, arithmetic: Arithmetic) -> tuple[float, ...]:
     at = result.worst_index
-    if at is not None:
-        digits = 17 if seen.dtype == np.float64 else 9
-        worst = (_digits(exact[at], digits), _digits(values[at], digits), _digits(wanted.bound[at], 3))
-    return Evidence(seen.shape, worst, strip(ratio), histogram(ulps), running)
+    if at is None:
+        return ()
+    digits = 17 if seen.dtype == np.float64 else 9
+    exact = arithmetic.lower(np.asarray(wanted.value[at]))
+    return _digits(exact, digits), _digits(seen[at], digits), _digits(wanted.bound[at], 3)
 
 
-def strip(ratio: Array) -> str:
-    """Error over bound along a flattened tensor, the largest of each part, rounded up to a level.
+def _drawn(together: Together, results: Mapping[str, TensorResult]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Strip and histogram of every tensor."""
+    ratio, ulps = together.ratio, together.ulps
+    if not together.plain:
+        exact = together.arithmetic.lower(together.value)
+        numbers = np.isfinite(together.seen) & np.isfinite(exact)
+        same = numbers | (together.seen == exact) | (np.isnan(together.seen) & np.isnan(exact))
+        wrong = np.repeat([results[name].problem is not None for name in together.tensors], together.sizes)
+        error = np.where(numbers, together.error, np.where(same | ~wrong, 0.0, np.inf))  # inf may be within its bound
+        ratio = np.where(error > 0, error / together.bound, 0.0)
+        ulps = np.where(error > 0, error / ulp(exact, together.dtype), 0.0)
+    ratio = np.where(np.isinf(ratio) & np.isfinite(together.error), np.finfo(np.float64).max, ratio)  # a bound of 0
+    sizes = together.sizes
+    return dict(zip(together.tensors, zip(strips(ratio, sizes), histograms(ulps, sizes), strict=True), strict=True))
 
-    >>> strip(np.array([0.0, 0.5, 1.0, 1.01, np.inf]))
-    'Aegh_'
+
+def strips(ratio: Array, sizes: Sequence[int]) -> list[str]:
+    """Error over bound along each tensor, the largest of each part, rounded up to a level.
+
+    Args:
+        ratio: of tensors end to end, of so many elements each, which is more than none.
+
+    >>> strips(np.array([0.0, 0.5, 1.0, 1.01, np.inf, 1.0]), [5, 1])
+    ['Aegh_', 'g']
     """
-    flat = ratio.reshape(-1)
-    edges = np.arange(min(PARTS, flat.size)) * flat.size // min(PARTS, flat.size)
-    largest = np.maximum.reduceat(flat, edges)
+    edges = [_edges(size) + start for size, start in zip(sizes, starts(sizes), strict=True)]
+    largest = np.maximum.reduceat(ratio, np.concatenate(edges))
     with np.errstate(divide="ignore", invalid="ignore"):
         levels = np.clip(np.ceil(2 * np.log2(largest)) + WITHIN, 1, len(LEVELS) - 2)
     levels = np.where(largest == 0, 0, np.where(np.isfinite(largest), levels, len(LEVELS) - 1))
-    return "".join(LEVELS[int(level)] for level in levels)
+    drawn = np.frombuffer(LEVELS.encode(), np.uint8)[levels.astype(int)].tobytes().decode()
+    parts = [len(each) for each in edges]
+    return [drawn[start : start + length] for start, length in zip(starts(parts), parts, strict=True)]
 
 
-def histogram(ulps: Array) -> tuple[int, ...]:
+@cache
+def _edges(size: int) -> Array:
+    parts = min(PARTS, size)
+    return np.arange(parts) * size // parts
+
+
+def histograms(ulps: Array, sizes: Sequence[int]) -> list[tuple[int, ...]]:
     """How many errors are 0, then up to ½, 1, 2, 4 … units in the last place; cut after the last that has any.
 
-    >>> histogram(np.array([0.0, 0.0, 0.3, 0.5, 0.7, 3.0]))
-    (2, 2, 1, 0, 1)
+    Args:
+        ulps: of tensors end to end, of so many elements each.
+
+    >>> histograms(np.array([0.0, 0.0, 0.3, 0.5, 0.7, 3.0, 0.0]), [6, 1])
+    [(2, 2, 1, 0, 1), (1,)]
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        classes = np.where(ulps == 0, 0, np.clip(np.ceil(np.log2(ulps)) + 2, 1, ULP_CLASSES - 1))
-    counted = np.bincount(np.nan_to_num(classes, nan=ULP_CLASSES - 1).astype(int).reshape(-1))
-    return tuple(int(number) for number in counted)
+    classes = in_blocks(_classes, np.ascontiguousarray(ulps).view(np.int64)[None])[0]
+    each = (classes[start : start + size] for start, size in zip(starts(sizes), sizes, strict=True))
+    return [tuple(np.bincount(numbers).tolist()) for numbers in each]
+
+
+def _classes(bits: Array) -> Array:
+    """The class of each error from the bits of a float64: the exponent, one more where it is no power of two."""
+    ceiling = (bits >> 52) - 1023 + ((bits & _FRACTION) != 0)
+    return np.where(bits == 0, 0, np.clip(ceiling + 2, 1, ULP_CLASSES - 1))
 
 
 def _running(seen: Array, wanted: Expected, canonical: Expected | None, arithmetic: Arithmetic) -> Any:

@@ -13,7 +13,7 @@ from conformance.arithmetic import Array
 from conformance.bounds import Grade
 from conformance.case import Case
 from conformance.catalogue import CATALOGUE, HYPOTHESES, PRECISION, Hypothesis, name_change
-from conformance.compare import Expected, TensorResult, compare
+from conformance.compare import Expected, TensorResult, compare_all
 from conformance.conventions import CANONICAL, Conventions
 from conformance.diagnose import PAIR_ELEMENTS, Check, Diagnosis, Search, Tried, words, worst
 from conformance.documents import AS_DOCUMENTED, against_document, against_signature
@@ -177,6 +177,7 @@ def _find_reading(oracle: Oracle, under: Under, observation: Observation, seek_c
     def check(
         conventions: Conventions, first: Collection[str] = (), grade: Grade = "strict"
     ) -> Mapping[str, TensorResult]:
+        conventions = oracle.effective(conventions)
         if (conventions, grade) not in compared:
             expected = oracle.expected(under.profile, conventions, grade)
             found = _compare_all(oracle, under, observation, observed, expected, first)
@@ -345,21 +346,23 @@ def _compare_all(
     Where one of those that come `first` is wrong, there are no others.
     """
     device = str(under.facts.get("device", "cpu"))
-    results: dict[str, TensorResult] = {}
 
-    def add(names: Iterable[str]) -> None:
-        for name in names:
-            wire, wanted = observation.tensors.get(name), expected.get(name)
-            if wire is not None:
-                results[name] = compare(observed[name], wire.device, wanted, device, oracle.arithmetic)
-            elif wanted is not None and not wanted.optional:
-                results[name] = compare(None, device, wanted, device, oracle.arithmetic)
+    def results_of(names: Iterable[str]) -> dict[str, TensorResult]:
+        beside = {name: (observation.tensors.get(name), expected.get(name)) for name in names}
+        return compare_all(
+            {
+                name: (observed.get(name), device if wire is None else wire.device, wanted)
+                for name, (wire, wanted) in beside.items()
+                if wire is not None or (wanted is not None and not wanted.optional)
+            },
+            device,
+            oracle.arithmetic,
+        )
 
-    for name in first:
-        add([name])
-        if name in results and not results[name].ok:
-            return results
-    add(name for name in dict.fromkeys((*expected, *observation.tensors)) if name not in results)
+    results = results_of(first)
+    if not _ok(results):
+        return results
+    results |= results_of(name for name in dict.fromkeys((*expected, *observation.tensors)) if name not in results)
     document = oracle.problem.case.spec.documented.get(under.profile.framework)
     for name, text in (document.tensors if document else {}).items():
         if name in observation.tensors and name in expected:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from conformance.arithmetic import Double
-from conformance.compare import Expected, TensorResult, compare
+from conformance.arithmetic import Array, Double
+from conformance.compare import Expected, TensorResult, compare_all
 from conformance.evidence import Evidence
 from conformance.judge import Under, Verdict
 from conformance.observation import Observation
 from conformance.oracle import Oracle
-from conformance.problem import from_wire
+from conformance.problem import dtype_name, from_wire
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,11 @@ def judge_pair(oracle: Oracle, a: Side, b: Side) -> Agreement:
         return Agreement("differ", {}, differences)
     left = oracle.expected(a.under.profile, a.verdict.accepted)
     right = oracle.expected(b.under.profile, b.verdict.accepted)
-    results = {}
-    for name in dict.fromkeys((*a.observation.tensors, *b.observation.tensors)):
-        expected = left.get(name) or right.get(name)
-        counter = expected is not None and expected.dtype is None  # one target's count is no claim on another's
-        if not counter:
-            results[name] = _compare(name, a, b, left.get(name), right.get(name))
+    names = dict.fromkeys((*a.observation.tensors, *b.observation.tensors))
+    expected = {name: [found for side in (left, right) if (found := side.get(name)) is not None] for name in names}
+    # One target's count is no claim on another's.
+    compared = [name for name in names if not any(each.dtype is None for each in expected[name])]
+    results = _compare(a, b, {name: expected[name] for name in compared})
     if all(result.ok for result in results.values()):
         return Agreement("agree", results)
     return Agreement("differ", results, differences or "each is within its bound of the reference")
@@ -112,13 +111,20 @@ def odd_one_out(sides: Mapping[str, Side], pairs: Mapping[tuple[str, str], Agree
     return OddOneOut(name, because or "each is within its bound of the reference")
 
 
-def _compare(name: str, a: Side, b: Side, left: Expected | None, right: Expected | None) -> TensorResult:
-    first, second = a.observation.tensors.get(name), b.observation.tensors.get(name)
-    if first is None or second is None:
-        return TensorResult(None, problem=f"is missing on {(a if first is None else b).under.name}")
-    other = from_wire(second)
-    if first.shape != second.shape:
-        return TensorResult(None, problem=f"has shape {list(first.shape)}, not {list(second.shape)}")
-    bound = np.zeros(other.shape) + sum(side.bound for side in (left, right) if side is not None)
-    wanted = Expected(other.astype(np.float64), bound, other.dtype.name)
-    return compare(from_wire(first), "", wanted, "", Double())
+def _compare(a: Side, b: Side, expected: Mapping[str, Sequence[Expected]]) -> dict[str, TensorResult]:
+    """Every tensor of one side held against the other's; `expected` is what the sides' readings say of each."""
+    results = {}
+    beside: dict[str, tuple[Array, str, Expected]] = {}
+    for name, readings in expected.items():
+        first, second = a.observation.tensors.get(name), b.observation.tensors.get(name)
+        if first is None or second is None:
+            results[name] = TensorResult(None, problem=f"is missing on {(a if first is None else b).under.name}")
+        elif first.shape != second.shape:
+            results[name] = TensorResult(None, problem=f"has shape {list(first.shape)}, not {list(second.shape)}")
+        else:
+            other = from_wire(second)
+            bounds = [reading.bound for reading in readings if reading.bound.shape == other.shape]
+            bound = sum(bounds[1:], bounds[0]) if bounds else np.zeros(other.shape)
+            beside[name] = from_wire(first), "", Expected(other.astype(np.float64), bound, dtype_name(other.dtype))
+    results |= compare_all(beside, "", Double())
+    return {name: results[name] for name in expected}

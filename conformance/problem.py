@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import ml_dtypes
@@ -28,9 +28,16 @@ INITIAL = {"gamma": 1.0, "beta": 0.0, "running_mean": 0.0, "running_var": 1.0}
 _INPUT, _COTANGENT, _INITIAL, _MASK, _SECOND = 0, 1, 2, 3, 4
 
 
+@cache
 def dtype_of(name: str) -> np.dtype[Any]:
     """The NumPy dtype of a name, bfloat16 included."""
     return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
+
+
+@cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """The name of a dtype; NumPy puts it together anew on every asking."""
+    return dtype.name
 
 
 def from_wire(array: WireArray) -> Array:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ from conformance.arithmetic import Arithmetic, Array
 from conformance.conventions import Conventions, Moments
 from conformance.layer import Parameters, State, Trace, Values
 
+#: What concerns the moments of the conventions.
+_of_moments = attrgetter(*(field.name for field in fields(Moments)))
+
 
 class Batches:
     """The steps' tensors in an arithmetic, and the moments of each: computed once, whatever is read into them."""
@@ -36,7 +40,7 @@ class Batches:
         self.steps = steps
         self.arithmetic = arithmetic
         self._lifted: dict[int, tuple[Array, Array | None, Any]] = {}
-        self._kept_moments: dict[tuple[int, Moments], tuple[Array, Array]] = {}
+        self._kept_moments: dict[tuple[int, Any], tuple[Array, Array]] = {}
 
     @cached_property
     def single(self) -> Batches:
@@ -53,7 +57,7 @@ class Batches:
 
     def moments(self, index: int, c: Moments) -> tuple[Array, Array]:
         """Mean and biased variance of a step's channels, under what concerns them of the conventions."""
-        key = (index, Moments(**{field.name: getattr(c, field.name) for field in fields(Moments)}))
+        key = (index, _of_moments(c))
         if key not in self._kept_moments:
             step, (x, _, kept) = self.steps[index], self.lifted(index)
             padding = 1e-7 if stages.padded(step, c) else 0
@@ -158,7 +162,7 @@ def _step(
         if divisors[0]:
             inner = inner - kept * (sums[0] / divisors[0])[:, None]
         if divisors[1]:
-            inner = inner - kept * xhat * (sums[1] / divisors[1])[:, None]
+            inner = inner - xhat * (kept * (sums[1] / divisors[1])[:, None])
         outer = inv if c.dx_scale == "ignored" else gamma * inv
         dx = outer[:, None] * inner
         dbeta, dgamma = stages.returned(sums, inv, counted, c, arithmetic)

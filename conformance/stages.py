@@ -57,12 +57,16 @@ def moments(x: Array, kept: Any, n: float, index: int, arithmetic: Arithmetic, c
     if not n:
         nothing = arithmetic.lift(np.full(x.shape[0], np.nan))
         return nothing, nothing
-    within = np.asarray(kept, bool)
-    mu = total(np.where(within, x, 0), arithmetic, c) / n if mean is None else arithmetic.lift(np.asarray(mean))
+    within = None if np.ndim(kept) == 0 else np.asarray(kept, bool)
+
+    def those_kept(a: Array) -> Array:
+        return a if within is None else np.where(within, a, 0)
+
+    mu = total(those_kept(x), arithmetic, c) / n if mean is None else arithmetic.lift(np.asarray(mean))
     mu = mu if c.shared == "nothing" else of_all(mu, arithmetic)
     if var is not None:
         return mu, arithmetic.lift(np.asarray(var))
-    centred = np.where(within, x - mu[:, None], 0)
+    centred = those_kept(x - mu[:, None])
     biased = total(centred * centred, arithmetic, c) / n
     return mu, of_all(biased, arithmetic) if c.shared == "both" else biased
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance.arithmetic import Array, Double, Multiprecision
-from conformance.compare import Expected, TensorResult, compare, ulp
+from conformance.compare import TOGETHER, Expected, TensorResult, compare, compare_all, ulp
 from conformance.problem import dtype_of, from_wire
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
@@ -198,6 +198,40 @@ def test_a_counter_may_be_of_any_integer_type_and_is_exact(dtype: Any) -> None:
 def test_a_counter_of_another_shape_or_type_is_no_counter() -> None:
     assert counted(np.asarray([3]), 3).problem == "has shape [1], not []"
     assert counted(np.asarray(3.9), 3).problem == "has dtype float64, not an integer's"
+
+
+# Many at once
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=50)
+def test_together_each_tensor_is_what_it_is_alone(data: st.DataObject) -> None:
+    number = st.sampled_from([0.0, 1.0, 1.25, -3.5, 70000.0, 1e-30, math.nan, math.inf])
+    bound = st.sampled_from([0.5, 0.0, 1e-3, math.nan])
+    tensors = {}
+    for name in data.draw(st.lists(st.sampled_from("abcdefgh"), unique=True)):
+        size = data.draw(st.integers(0, 4))
+        several = st.lists(number, min_size=size, max_size=size)
+        dtype = data.draw(st.sampled_from(["float32", "float16", "float64"]))
+        exact, limit = np.array(data.draw(several)), np.array([data.draw(bound) for _ in range(size)])
+        with np.errstate(over="ignore"):
+            seen = data.draw(st.sampled_from([exact, np.array(data.draw(several))])).astype(dtype)
+        tensors[name] = (seen, "cpu", Expected(exact, limit, data.draw(st.sampled_from([dtype, "float32"]))))
+    found = compare_all(tensors, "cpu", Double())
+    assert found == {name: compare(*tensor, "cpu", Double()) for name, tensor in tensors.items()}
+    assert list(found) == list(tensors)
+
+
+def test_tensors_too_many_for_one_pass_are_compared_all_the_same() -> None:
+    exact = np.random.RandomState(0).standard_normal((3, TOGETHER // 2))
+    tensors = {}
+    for index in range(5):
+        seen = exact.astype(np.float32)
+        seen[1, index] += 1.0
+        tensors[str(index)] = (seen, "cpu", Expected(exact, np.full(exact.shape, 0.5), "float32"))
+    found = compare_all(tensors, "cpu", Double())
+    assert [result.worst_index for result in found.values()] == [(1, index) for index in range(5)]
+    assert all(result.ratio == pytest.approx(2.0, rel=1e-6) for result in found.values())
 
 
 # Units in the last place

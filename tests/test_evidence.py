@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from conformance.arithmetic import Array
 from conformance.conventions import CANONICAL, Conventions
-from conformance.evidence import LEVELS, PARTS, WITHIN, Evidence, gather, histogram, strip
+from conformance.evidence import LEVELS, PARTS, WITHIN, Evidence, gather, histograms, strips
 from conformance.observation import Observation
 from conformance.oracle import Oracle
 from conformance.record import RunWriter
@@ -95,7 +95,7 @@ def test_of_a_tensor_of_another_shape_or_none_nothing_is_gathered() -> None:
 
 @given(arrays(np.float64, st.integers(1, 300), elements=st.floats(0, 1e6)))
 def test_a_strip_never_understates_and_tells_within_from_beyond(ratio: Array) -> None:
-    codes = strip(ratio)
+    [codes] = strips(ratio.reshape(-1), [ratio.size])
     assert len(codes) == min(PARTS, ratio.size)
     levels = np.array([LEVELS.index(code) for code in codes])
     assert (levels.max() > WITHIN) == (ratio.max() > 1)
@@ -105,7 +105,7 @@ def test_a_strip_never_understates_and_tells_within_from_beyond(ratio: Array) ->
 
 @given(arrays(np.float64, st.integers(1, 100), elements=st.floats(0, 1e12)))
 def test_a_histogram_counts_every_element(ulps: Array) -> None:
-    counts = histogram(ulps)
+    [counts] = histograms(ulps.reshape(-1), [ulps.size])
     assert sum(counts) == ulps.size
     assert counts[0] == (ulps == 0).sum()
     assert sum(counts[:3]) == (ulps <= 1).sum()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 from builders import INITIAL, case, oracle, profile
 
+from conformance import data
 from conformance.arithmetic import Array, Double, Multiprecision
 from conformance.conventions import CANONICAL
+from conformance.load import load
 from conformance.oracle import Oracle
-from conformance.problem import materialise
+from conformance.problem import Problem, materialise
 from conformance.profile import Profile
 
 NUMPY = profile()
@@ -135,6 +138,43 @@ def test_what_a_canonical_case_should_return_does_not_depend_on_the_target() -> 
     assert native.reading(NUMPY, CANONICAL).parameters.eps == 0.1
     assert native.reading(other, CANONICAL).parameters.eps == 1e-5
     assert native.expected(NUMPY, CANONICAL) is not native.expected(other, CANONICAL)
+
+
+#: Fields that some cases have no use for → another value than the usual.
+IDLE = {
+    "default_mode": "eval",
+    "mode_lasts": False,
+    "frozen": "eval",
+    "mask_count": "padded",
+    "loaded": "parameters",
+    "second": "variance about a constant",
+    "summation": "sequential",
+}
+
+
+@cache
+def some_of_the_corpus() -> list[Problem]:
+    """Every tenth case, and all that have to do with modes, of those in canonical terms."""
+    cases = load([data.folder("cases")])
+    some = [case for index, case in enumerate(cases) if index % 10 == 0 or case.topic == "modes"]
+    return [materialise(case) for case in some if case.spec.layer is not None and case.input_of(0).size < 10_000]
+
+
+@pytest.mark.parametrize("field", IDLE)
+def test_conventions_without_effect_move_neither_a_number_nor_a_bound(field: str) -> None:
+    idle = 0
+    for problem in some_of_the_corpus():
+        of = Oracle(problem)
+        supposed = CANONICAL.but(**{field: IDLE[field]})
+        if of.undefined or not isinstance(of.arithmetic, Double) or of.effective(supposed) != CANONICAL:
+            continue
+        idle += 1
+        usual, other = (Oracle._tensors(of, of.reading(NUMPY, c), "strict", c) for c in (CANONICAL, supposed))
+        assert usual.keys() == other.keys()
+        for name, expected in usual.items():
+            assert expected.value.tobytes() == other[name].value.tobytes(), (problem.case.id, name)
+            assert expected.bound.tobytes() == other[name].bound.tobytes(), (problem.case.id, name)
+    assert idle > 20
 
 
 def test_conventions_and_grades_are_kept_apart() -> None:

@@ -19,7 +19,7 @@ from builders import one, parameters, running, tensors, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conformance.arithmetic import Arithmetic, Array, Double, Multiprecision
+from conformance.arithmetic import Arithmetic, Array, Double, Multiprecision, in_blocks
 from conformance.bounds import bounds
 from conformance.conventions import CANONICAL
 from conformance.layer import Parameters, Values
@@ -319,18 +319,25 @@ def test_a_layer_may_override_the_mode_of_every_step(mode: Any) -> None:
 
 SIZED = st.floats(-1e300, 1e300)
 
+#: Few terms one by one, over a tree, and over blocks of columns and then a tree.
+EVERY_WAY = pytest.mark.parametrize(
+    "double", [Double(), Double(few=0), Double(few=0, width=4)], ids=["few", "tree", "blocks"]
+)
 
-@given(st.lists(SIZED, max_size=70))
+
+@EVERY_WAY
+@given(terms=st.lists(SIZED, max_size=70))
 @settings(deadline=None)
-def test_double_sums_as_if_in_twice_the_precision(terms: list[float]) -> None:
+def test_double_sums_as_if_in_twice_the_precision(double: Double, terms: list[float]) -> None:
     """|computed − exact| ≤ u·|exact| + n²·u²·Σ|x|."""
     terms = [term / 128 for term in terms]
-    found = float(Double().sum(np.array([terms]))[0])
+    found = float(double.sum(np.array([terms]))[0])
     exact, scale = math.fsum(terms), math.fsum(map(abs, terms))
     u = 2.0**-53
     assert abs(found - exact) <= 2 * u * abs(exact) + len(terms) ** 2 * u * (u * scale) + 5e-324
 
 
+@EVERY_WAY
 @pytest.mark.parametrize(
     "terms",
     [
@@ -346,15 +353,29 @@ def test_double_sums_as_if_in_twice_the_precision(terms: list[float]) -> None:
         [1e16, 1.0, -1e16, 0.5, 1e16, -1.0, -1e16],
     ],
 )
-def test_double_sums_like_fsum(terms: list[float]) -> None:
-    assert Double().sum(np.array([terms], float)).tolist() == [math.fsum(terms)]
+def test_double_sums_like_fsum(double: Double, terms: list[float]) -> None:
+    assert double.sum(np.array([terms], float)).tolist() == [math.fsum(terms)]
 
 
+@EVERY_WAY
 @pytest.mark.parametrize("terms", [[1, math.inf], [math.inf, 1, 2], [-math.inf, 1, -math.inf], [1, math.nan, 2]])
-def test_special_values_sum_as_in_fsum(terms: list[float]) -> None:
+def test_special_values_sum_as_in_fsum(double: Double, terms: list[float]) -> None:
     with np.errstate(all="ignore"):
-        (found,) = Double().sum(np.array([terms]))
+        (found,) = double.sum(np.array([terms]))
     assert found == math.fsum(terms) or (math.isnan(found) and math.isnan(math.fsum(terms)))
+
+
+@EVERY_WAY
+def test_a_sum_beyond_the_largest_number_is_infinite(double: Double) -> None:
+    with np.errstate(all="ignore"):
+        assert double.sum(np.array([[1.7e308] * 3, [-1.7e308] * 3])).tolist() == [math.inf, -math.inf]
+
+
+@pytest.mark.parametrize("shape", [(3, 70_001), (40_000, 2), (1, 16_385), (5, 4), (20_000, 1), (3, 0)])
+def test_a_formula_in_blocks_is_the_formula(shape: tuple[int, int]) -> None:
+    a, column = np.random.RandomState(0).standard_normal(shape), np.arange(float(shape[0]))[:, None]
+    found = in_blocks(lambda a, b, column: column * a + b, a, a[::-1], column)
+    assert (found == column * a + a[::-1]).all()
 
 
 @BOTH
