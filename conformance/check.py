@@ -14,10 +14,12 @@ from typing import Any, get_args
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import ValidationError
 
-from conformance.case import CONDITIONS, CaseSpec, DType, Input, InputDType, Layer, Layout, Mode
+from conformance.conditions import CONDITIONS
 from conformance.document import Entry, Fault, plain
 from conformance.expand import KINDS
+from conformance.fields import DType, Input, InputDType, Layout, Mode
 from conformance.schema import Keys, closest, keys, nearest
+from conformance.spec import CaseSpec, Layer
 
 
 def check(case: Entry, frameworks: frozenset[str] | None = None) -> tuple[CaseSpec | None, list[Fault]]:

@@ -16,8 +16,10 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.case import Case, Gradient, InitialValues, Input, Layer, Mask, Normal, Uniform, rank_of
+from conformance.case import Case, rank_of
+from conformance.fields import Gradient, InitialValues, Input, Mask, Normal, Uniform
 from conformance.harness import Array as WireArray
+from conformance.spec import Layer
 
 Array = NDArray[Any]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from conformance.case import CaseSpec
 from conformance.check import check
 from conformance.document import parse
 from conformance.load import CaseError, CaseErrors, load
+from conformance.spec import CaseSpec
 
 HEAD = "conformance: 1\nabout: x\n"
 DEFAULTS = "defaults: {why: x, layer: {}, input: {shape: [4, 3], normal: {}}}\n"

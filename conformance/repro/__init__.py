@@ -39,7 +39,7 @@ from pydantic import ValidationError
 
 from conformance import data
 from conformance.arithmetic import Double
-from conformance.case import Case, CaseSpec
+from conformance.case import Case
 from conformance.errors import UsageError
 from conformance.oracle import Oracle
 from conformance.problem import materialise
@@ -48,6 +48,7 @@ from conformance.repro.shown import NoScript
 from conformance.repro.source import broken
 from conformance.repro.writer import TEMPLATE, Writer
 from conformance.safe_text import one_line
+from conformance.spec import CaseSpec
 from conformance.target import installed, parse
 
 __all__ = ["NoScript", "of_stored", "script"]

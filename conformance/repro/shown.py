@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds import UNIT_ROUNDOFF
-from conformance.case import Documented
 from conformance.compare import Expected
 from conformance.conventions import CANONICAL
 from conformance.documents import AS_DOCUMENTED, printed_numbers
@@ -20,6 +19,7 @@ from conformance.errors import UsageError
 from conformance.findings import off
 from conformance.oracle import Oracle
 from conformance.profile import Profile
+from conformance.spec import Documented
 
 #: Half a unit beyond the largest number: what rounds to infinity.
 _OVERFLOW = {"float16": 65520.0, "float32": 2.0**128 * (1 - 2.0**-25), "bfloat16": 2.0**128 * (1 - 2.0**-9)}

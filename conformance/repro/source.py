@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from conformance.case import Gradient, InitialValues, Input, Mask, Normal, Uniform
+from conformance.fields import Gradient, InitialValues, Input, Mask, Normal, Uniform
 from conformance.problem import INITIAL, Array, Problem
 
 WIDTH = 100
