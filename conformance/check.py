@@ -122,6 +122,8 @@ def _translate(case: Entry, place: _Place, error: Any) -> Fault:
         return Fault(place.entry.key, path, "unknown key", nearest(str(place.path[-1]), valid))
     if error["type"] == "string_pattern_mismatch" and error["loc"][-1] == "[key]":
         return Fault(place.entry.key, path, "is no tensor of a step", "write y[0], dx[1], running_mean[0] …")
+    if error["loc"][-1:] == ("[key]",):
+        return Fault(place.entry.key, path, _message(error))
     message = _message(error)
     hint = _HINTS.get(error["type"], "")
     if error["type"] != "value_error":

@@ -5,15 +5,26 @@ Every field's description is what `conformance schema` publishes. Canonical para
 
 from __future__ import annotations
 
+import keyword
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from conformance.conditions import When
 from conformance.fields import Bool, DType, Float, Gradient, Input, Int, Mask, Mode, Model, Rank, Second, Vector, Yes
 
 #: The version of the file format; `conformance: 1` marks a YAML file as ours.
 FORMAT = 1
+
+
+def _argument(name: str) -> str:
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError("is no argument's name")
+    return name
+
+
+#: Of a constructor: what scripts write as it stands.
+Argument = Annotated[str, AfterValidator(_argument)]
 
 
 class Initial(Model):
@@ -139,7 +150,7 @@ Expectations = Annotated[
     ),
 ]
 #: Parameters of a documented constructor: name → default as the document prints it, null where there is none.
-SignatureText = dict[str, str | None]
+SignatureText = dict[Argument, str | None]
 
 
 class CaseSpec(Model):
@@ -148,7 +159,7 @@ class CaseSpec(Model):
     why: Annotated[str, Field(min_length=1, description="Why the case exists, with its source.")]
     layer: Layer | None = None
     native: Annotated[
-        dict[str, dict[str, Any]] | None,
+        dict[str, dict[Argument, Any]] | None,
         Field(description="Framework → constructor arguments exactly as a user types them."),
     ] = None
     signature: Annotated[

@@ -23,7 +23,7 @@ from conformance.repro.shown import Row, shown
 from conformance.repro.source import literal
 from conformance.repro.spelling import Spelling, Step
 from conformance.repro.words import Words
-from conformance.safe_text import clean
+from conformance.safe_text import one_line
 from conformance.spec import Documented
 
 TEMPLATE = "repro.py.j2"
@@ -223,7 +223,7 @@ class Writer:
             lines.append('np.seterr(all="ignore")')
         wanted = formulas.Wanted(kinds, number, several)
         if rows[0].what == "documented":
-            lines = [f"# What is documented, in: {clean(self._document.source)}", *self._printed(rows, several)]
+            lines = [f"# What is documented, in: {one_line(self._document.source)}", *self._printed(rows, several)]
         elif kinds:
             lines += formulas.reference(self.problem, reading.parameters, reading.traces, wanted)
         else:
