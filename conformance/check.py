@@ -14,10 +14,12 @@ from typing import Any, get_args
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import ValidationError
 
-from conformance.case import CONDITIONS, CaseSpec, DType, Input, InputDType, Layer, Layout, Mode
+from conformance.conditions import CONDITIONS
 from conformance.document import Entry, Fault, plain
 from conformance.expand import KINDS
+from conformance.fields import DType, Input, InputDType, Layout, Mode
 from conformance.schema import Keys, closest, keys, nearest
+from conformance.spec import CaseSpec, Layer
 
 
 def check(case: Entry, frameworks: frozenset[str] | None = None) -> tuple[CaseSpec | None, list[Fault]]:
@@ -120,6 +122,8 @@ def _translate(case: Entry, place: _Place, error: Any) -> Fault:
         return Fault(place.entry.key, path, "unknown key", nearest(str(place.path[-1]), valid))
     if error["type"] == "string_pattern_mismatch" and error["loc"][-1] == "[key]":
         return Fault(place.entry.key, path, "is no tensor of a step", "write y[0], dx[1], running_mean[0] …")
+    if error["loc"][-1:] == ("[key]",):
+        return Fault(place.entry.key, path, _message(error))
     message = _message(error)
     hint = _HINTS.get(error["type"], "")
     if error["type"] != "value_error":

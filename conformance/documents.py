@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from conformance.arithmetic import Double
-from conformance.case import SignatureText
 from conformance.compare import Array, Expected, TensorResult, compare
+from conformance.spec import SignatureText
 
 #: What the name of a tensor ends with that is held against the numbers of a document.
 AS_DOCUMENTED = " as documented"

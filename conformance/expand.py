@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from conformance.case import GENERATORS
 from conformance.document import Entry, Fault, Mark, Node, plain
+from conformance.fields import GENERATORS
 from conformance.schema import Keys, exists, nearest_path
 
 #: No file may expand to more cases than this.

@@ -101,8 +101,8 @@ def _words(name: str, tensor: dict[str, Any]) -> str:
         return f"{name} {tensor['problem']}"
     if tensor["ratio"] is None:
         return f"{name} is beyond its bound"
-    where = f"{name} is {tensor['ratio']:.3g} bounds off at {tensor['worst_index']}"
+    where = f"{name} is {tensor['ratio']:.3g} bounds off at {tensor.get('worst_index')}"
     if tensor.get("worst"):
         exact, seen, bound = tensor["worst"]
         return f"{where}: {seen}, not {exact} within {bound}"
-    return f"{where}, by {tensor['max_abs'] or 0:.3g}"
+    return f"{where}, by {tensor.get('max_abs') or 0:.3g}"

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance.case import FORMAT, Case
+from conformance.case import Case
 from conformance.check import check, unknown_keys
 from conformance.document import MAX_BYTES, DocumentError, Entry, Fault, Mark, Node, parse
 from conformance.errors import UsageError
 from conformance.expand import MAX_CASES, MAX_VALUES, Axis, axes_of, count, expand, with_defaults
 from conformance.schema import NAME, closest, nearest, schema
+from conformance.spec import FORMAT
 
 __all__ = ["CaseError", "CaseErrors", "corpus_root", "find", "is_case_file", "load", "load_file", "schema"]
 

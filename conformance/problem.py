@@ -16,8 +16,10 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.case import Case, Gradient, InitialValues, Input, Layer, Mask, Normal, Uniform, rank_of
+from conformance.case import Case, rank_of
+from conformance.fields import Gradient, InitialValues, Input, Mask, Normal, Uniform
 from conformance.harness import Array as WireArray
+from conformance.spec import Layer
 
 Array = NDArray[Any]
 
@@ -259,8 +261,14 @@ def draw_mask(mask: Mask, shape: tuple[int, ...], step: int) -> Array:
 
 
 def vector(values: InitialValues, features: int, position: int) -> Array:
-    """An initial vector, (features,) float64; `position` keeps vectors of one seed apart."""
+    """An initial vector, (features,) float64; `position` keeps vectors of one seed apart.
+
+    Raises:
+        ValueError: its values are another number.
+    """
     if values.values is not None:
+        if len(values.values) != features:
+            raise ValueError(f"an initial vector has {len(values.values)} numbers for {features} features")
         return np.array(values.values, np.float64)
     if values.constant is not None:
         return np.full(features, values.constant)

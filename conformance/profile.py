@@ -14,9 +14,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from conformance.arithmetic import Array
-from conformance.case import CONDITIONS, Case, Float, Model, When
+from conformance.case import Case
+from conformance.conditions import CONDITIONS, When
 from conformance.conventions import CANONICAL, Conventions
 from conformance.errors import UsageError
+from conformance.fields import Float, Model
 from conformance.layer import Parameters
 from conformance.problem import INITIAL, Problem
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance import data
-from conformance.case import matches
+from conformance.conditions import matches
 from conformance.findings import Line, off
 from conformance.profile import Convention, Profile, open_adapter
 from conformance.run_folder import Run

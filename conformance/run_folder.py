@@ -14,7 +14,16 @@ from typing import Annotated, Any, Literal
 
 import ml_dtypes  # noqa: F401 - teaches NumPy and safetensors the name bfloat16
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from safetensors import SafetensorError, safe_open
 
 from conformance.errors import UsageError
@@ -69,9 +78,10 @@ class DamagedArrays(RunDamage):
 
 
 class _Said(BaseModel):
-    """What run.json or a line must say at least; more is left alone."""
+    """What run.json or a line must say at least; more is left alone, but for data that lie deeper than 255 levels."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    __pydantic_extra__: dict[str, JsonValue]
 
 
 class _Target(_Said):
@@ -103,8 +113,31 @@ class _Info(_Said):
     targets: list[_Target]
 
 
+class _Input(_Said):
+    shape: list[int] | None = None
+    dtype: str = "float32"
+
+
+class _Step(_Said):
+    mode: str
+    input: _Input | None = None
+    gradient: dict[str, JsonValue] | None = None
+    frozen: bool = False
+
+
+class _Layer(_Said):
+    dtype: str | None = None
+    initial: dict[str, JsonValue] = {}
+
+
 class _Spec(_Said):
     why: str
+    layer: _Layer | None = None
+    native: dict[str, dict[str, JsonValue]] | None = None
+    signature: dict[str, dict[str, str | None]] | None = None
+    input: _Input | None = None
+    gradient: dict[str, JsonValue] | None = None
+    steps: Annotated[list[_Step], Field(min_length=1)] = [_Step(mode="train")]
 
 
 class _Case(_Said):
@@ -113,9 +146,15 @@ class _Case(_Said):
     file: str
     line: int
     about: str
-    matrix: dict[str, Any]
+    matrix: dict[str, JsonValue]
     spec: _Spec
     digest: str
+
+
+def _none_or_three(values: list[Any]) -> list[Any]:
+    if len(values) not in (0, 3):
+        raise ValueError("an exact value, an observed one and a bound were expected")
+    return values
 
 
 class _Tensor(_Said):
@@ -125,7 +164,7 @@ class _Tensor(_Said):
     worst_index: list[int] | None = None
     problem: str = ""
     shape: list[int] = []
-    worst: list[float | str] = []
+    worst: Annotated[list[float | str], AfterValidator(_none_or_three)] = []
     strip: str = ""
     ulps: list[int] = []
     running: list[list[float | str]] = []
@@ -134,6 +173,11 @@ class _Tensor(_Said):
 class _Error(_Said):
     type: str
     message: str
+
+
+class _Tried(_Said):
+    name: str
+    off: float | None
 
 
 class _Verdict(_Said):
@@ -151,7 +195,16 @@ class _Verdict(_Said):
     received: str
     facts: list[str]
     digests: dict[str, str] = {}
-    signature: list[list[str | None]] = []
+    signature: list[Annotated[list[str | None], Field(min_length=2, max_length=2)]] = []
+    accepted: dict[str, JsonValue] = {}
+    tried: list[_Tried] = []
+
+    @field_validator("error")
+    @classmethod
+    def _fails_with_words(cls, error: _Error | None, said: ValidationInfo) -> _Error | None:
+        if error is None and said.data.get("verdict") in ("refused", "crashed", "timeout", "broken"):
+            raise ValueError(f"none, though it is {said.data['verdict']}")
+        return error
 
 
 class _Pair(_Said):
@@ -237,12 +290,12 @@ def read(path: Path, *, partial: bool = False) -> Run:
     *results, footer = _lines(path / "results.jsonl") or [{}]
     if not isinstance(footer.get("complete"), bool):
         raise Truncated(f"{path / 'results.jsonl'} has no footer: the run is not complete")
-    names = {target["name"] for target in info["targets"]}
+    names = {target["name"] for target in info["targets"] if target["ran"]}
     judged: set[tuple[str, ...]] = set()
     for number, line in enumerate(results, 1):
         _check(_Pair if "pair" in line else _Verdict, line, path / "results.jsonl", number)
         for name in [name for name in line.get("pair") or [line["target"]] if name not in names]:
-            raise Garbled(f"{path / 'results.jsonl'}:{number}: this run has no target {name}")
+            raise Garbled(f"{path / 'results.jsonl'}:{number}: this run has no target {name} that ran")
         if line["case"] not in cases:
             raise Garbled(f"{path / 'results.jsonl'}:{number}: this run has no case {line['case']}")
         subject = (line["case"], *(line.get("pair") or [line["target"]]))
@@ -265,7 +318,9 @@ def _check(model: type[_Said], said: dict[str, Any], file: Path, number: int) ->
         model.model_validate(said)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise Garbled(f"{file}:{number}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise Garbled(
+            f"{file}:{number}: {'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+        ) from error
 
 
 def _count(path: Path, footer: dict[str, Any], cases: int, verdicts: list[Any], pairs: list[Any]) -> None:

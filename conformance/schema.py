@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from conformance.case import CONDITIONS, FORMAT, CaseSpec
+from conformance.conditions import CONDITIONS
+from conformance.spec import FORMAT, CaseSpec
 
 #: What a case may be called. Names become parts of ids, file names and links.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"

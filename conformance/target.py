@@ -83,7 +83,7 @@ def parse(text: str, *, device: str = "cpu", threads: int = 1, named: Mapping[st
         if option in PLACE:
             place[option] = value
         elif option == "threads":
-            if not (value.isdigit() and int(value) > 0):
+            if not (value.isascii() and value.isdecimal() and int(value) > 0):
                 raise UsageError(f"target {name}: threads is a whole number from 1, not {value!r}")
             options[option] = value
         elif option == "version":

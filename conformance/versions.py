@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from conformance.case import Model
 from conformance.errors import UsageError
+from conformance.fields import Model
 
 
 class Rule(Model):

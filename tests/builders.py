@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from conformance.arithmetic import Arithmetic, Array, Multiprecision
-from conformance.case import Case, CaseSpec
+from conformance.case import Case
 from conformance.conventions import CANONICAL, Conventions
 from conformance.harness import Array as WireArray
 from conformance.judge import Under, Verdict, judge
@@ -22,6 +22,7 @@ from conformance.oracle import Oracle
 from conformance.problem import dtype_of, materialise
 from conformance.profile import Profile
 from conformance.reference import evaluate
+from conformance.spec import CaseSpec
 
 #: What one step of the reference computes, by the names that cases use.
 STEP_TENSORS = ("y", "dx", "dgamma", "dbeta", "running_mean", "running_var")

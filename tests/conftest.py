@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 import pytest
 
-from conformance.case import Case, CaseSpec
+from conformance.case import Case
 from conformance.judge import Verdict
 from conformance.pool import Pool
 from conformance.session import judged
+from conformance.spec import CaseSpec
 
 pytest_plugins = ["pytester"]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from conformance.case import CaseSpec
 from conformance.check import check
 from conformance.document import parse
 from conformance.load import CaseError, CaseErrors, load
+from conformance.spec import CaseSpec
 
 HEAD = "conformance: 1\nabout: x\n"
 DEFAULTS = "defaults: {why: x, layer: {}, input: {shape: [4, 3], normal: {}}}\n"
@@ -55,6 +55,9 @@ def assert_case_told(folder: Path, body: str, complaint: str) -> None:
         ("layer: {▸momentun: 1}", "layer.momentun: unknown key (did you mean momentum?)"),
         ("input: {normal: {▸decay: 1}}", "input.normal.decay: unknown key (one of: mean, seed, std)"),
         ("layer: {initial: {beta: {▸unifrm: 1}}}", "layer.initial.beta.unifrm: unknown key (did you mean uniform?)"),
+        ("layer: null, native: {torch: {▸'x=1)': 1}}", "native.torch.x=1): is no argument's name"),
+        ("layer: null, native: {torch: {▸lambda: 1}}", "native.torch.lambda: is no argument's name"),
+        ("layer: null, rank: 2, signature: {torch: {▸'eps\"': null}}", "signature.torch.eps\": is no argument's name"),
         ("▸bogus: 1", f"bogus: unknown key (one of: {KEYS})"),
         ("steps: [▸{frozen: true}]", "steps.0.mode: is missing"),
         ("expect: {▸torch: {refuses: E}}", "expect.torch.because: is missing"),

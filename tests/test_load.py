@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conformance import load as loading
-from conformance.case import Case, CaseSpec
+from conformance.case import Case
 from conformance.document import parse, plain
 from conformance.load import CaseError, CaseErrors, corpus_root, find, is_case_file, load, load_file, schema
+from conformance.spec import CaseSpec
 
 HEAD = "conformance: 1\nabout: x\n"
 GOOD = "{why: x, layer: {}, input: {shape: [4, 3], normal: {}}}"

@@ -9,7 +9,7 @@ from builders import case, parameters, profile
 from pydantic import ValidationError
 
 from conformance import data
-from conformance.case import matches
+from conformance.conditions import matches
 from conformance.conventions import CANONICAL
 from conformance.data import folder
 from conformance.errors import UsageError

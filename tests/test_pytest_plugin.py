@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 from conftest import ROOT
 
-from conformance import cli, pool, pytest_plugin, session  # noqa: F401 - or pytester imports them for every test
+from conformance import cli, pool, pytest_bench, pytest_plugin, session  # noqa: F401 - or pytester imports them anew
 from conformance.target import Target
 from conformance.worker import Worker
 
@@ -328,7 +328,7 @@ def test_a_failure_fits_on_a_screen_and_leaves_the_terminal_alone(pytester: pyte
 def test_a_mistake_of_the_suites_own_keeps_its_traceback(
     pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pytest_plugin.Bench, "side", lambda *_: 1 / 0)
+    monkeypatch.setattr(pytest_bench.Bench, "side", lambda *_: 1 / 0)
     result = pytester.runpytest(*options(), "-k", "plain")
     result.stdout.fnmatch_lines(["*ZeroDivisionError*"])
 

@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401 - teaches NumPy the name bfloat16
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, MakeCase
 
 from conformance import data
 from conformance.arithmetic import Double
@@ -131,6 +131,37 @@ def test_what_a_framework_cannot_say_has_no_script() -> None:
     with pytest.raises(NoScript, match="torch has no such thing"):
         script(stored(problem), line("refused", "torch", error=error))
     assert of_stored(stored(problem), line("broken", "torch", error=error)) is None
+
+
+@pytest.mark.parametrize(
+    ("accepted", "words"),
+    [
+        ({"running_variance": "as a foreign suite has it"}, "accepted conventions that are none"),
+        ({"updates": [3]}, "accepted conventions that are none"),
+        ({"polarity": "reversed"}, "accepted conventions that are not known here: polarity"),
+    ],
+)
+def test_a_verdict_under_conventions_of_another_suite_has_no_script(accepted: dict[str, Any], words: str) -> None:
+    problem = materialise(next(case for case in filter(small, CASES) if case.kind == "layer"))
+    tensors = {"y[0]": {"ratio": 2.0, "worst_index": None}}
+    with pytest.raises(NoScript, match=words):
+        script(stored(problem), line("divergent", "torch", tensors=tensors, accepted=accepted))
+
+
+def test_accepted_moments_come_back_from_json(make_case: MakeCase) -> None:
+    """JSON has lists where conventions have tuples."""
+    problem = materialise(make_case(input={"shape": [4, 2], "normal": {}}))
+    accepted = {"means": [[0.5, 0.25]], "variances": [None]}
+    tensors = {"y[0]": {"ratio": 0.5, "worst_index": [0, 0]}}
+    assert "expected" in script(stored(problem), line("divergent", "torch", tensors=tensors, accepted=accepted))
+
+
+def test_a_case_of_very_many_elements_has_no_script(make_case: MakeCase) -> None:
+    case = make_case(input={"shape": [100, 1000, 100], "constant": 1.0}, steps=["train"] * 1000)
+    said = {"case": case.id, "file": "", "line": 1, "about": "", "matrix": {}}
+    spec = case.spec.model_dump(exclude_defaults=True, by_alias=True)
+    with pytest.raises(NoScript, match="10,000,000,000 elements; a script shows 10,000,000 at most"):
+        script({**said, "spec": json.loads(json.dumps(spec))}, refused("torch"))
 
 
 def test_the_words_of_a_framework_stay_in_a_comment() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,20 @@ def test_no_tag_of_a_case_file_does_anything(line: str, folder: Path) -> None:
     assert "hostile.yaml:2:" in said
     assert "not supported" in said
     assert os.listdir(folder) == ["hostile.yaml"]
+
+
+def test_no_text_of_a_case_becomes_code_of_a_script(folder: Path) -> None:
+    """A document's name has lines that would be Python."""
+    source = "A page\\nimport os\\nos.mkdir('owned')"
+    documented = f'documented: {{numpy: {{source: "{source}", tensors: {{"y[0]": "9"}}}}}}'
+    (folder / "hostile.yaml").write_text(CASES.replace("layer: {}", f"layer: {{}}\n    {documented}"))
+    shutil.copytree(ROOT / "adapters" / "torch", folder / "mine")
+    shutil.copy(ROOT / "adapters" / "numpy" / "adapter.py", folder / "mine")
+    profile = folder / "mine" / "profile.yaml"
+    profile.write_text(profile.read_text().replace("framework: torch", "framework: numpy"))
+    code, script = conformance("repro", "hostile/hostile", "-p", "hostile.yaml", "-t", "./mine")
+    assert code == 0
+    assert "# What is documented, in: A page import os os.mkdir('owned')" in script.splitlines()
 
 
 def test_a_case_cannot_name_an_adapter(folder: Path) -> None:

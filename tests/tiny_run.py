@@ -8,7 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from conformance.case import Case, CaseSpec
+from conformance.case import Case
 from conformance.compare import TensorResult
 from conformance.harness import Array
 from conformance.judge import Verdict
@@ -17,6 +17,7 @@ from conformance.pairs import Agreement
 from conformance.pool import NotStarted, Start, Started
 from conformance.problem import Problem, materialise
 from conformance.record import RunWriter
+from conformance.spec import CaseSpec
 from conformance.target import Target, parse
 
 #: What the first target returned: a tensor of every dtype that is kept.

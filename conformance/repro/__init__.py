@@ -39,24 +39,28 @@ from pydantic import ValidationError
 
 from conformance import data
 from conformance.arithmetic import Double
-from conformance.case import Case, CaseSpec
+from conformance.case import Case
 from conformance.errors import UsageError
 from conformance.oracle import Oracle
 from conformance.problem import materialise
-from conformance.profile import AdapterFolder, open_adapter
+from conformance.profile import AdapterFolder, Profile, open_adapter
 from conformance.repro.shown import NoScript
 from conformance.repro.source import broken
 from conformance.repro.writer import TEMPLATE, Writer
 from conformance.safe_text import one_line
+from conformance.spec import CaseSpec
 from conformance.target import installed, parse
 
 __all__ = ["NoScript", "of_stored", "script"]
+
+#: Of all steps together; a script for more would take minutes to write, and as long to run.
+MAX_ELEMENTS = 10**7
 
 
 def of_stored(
     case_line: Mapping[str, Any], verdict_line: Mapping[str, Any], target: Mapping[str, Any] | None = None
 ) -> str | None:
-    """The script of a stored result; None where there is none.
+    """The script of a stored result; None where there is none, or its target is no adapter of the suite's own.
 
     Args:
         case_line: a line of cases.jsonl.
@@ -64,15 +68,24 @@ def of_stored(
         target: the target as run.json describes it, for its versions and options.
     """
     try:
-        return script(case_line, verdict_line, target)
+        return script(case_line, verdict_line, target, named=False)
     except NoScript:
         return None
 
 
 def script(
-    case_line: Mapping[str, Any], verdict_line: Mapping[str, Any], target: Mapping[str, Any] | None = None
+    case_line: Mapping[str, Any],
+    verdict_line: Mapping[str, Any],
+    target: Mapping[str, Any] | None = None,
+    *,
+    named: bool = True,
 ) -> str:
     """The script of a result.
+
+    Args:
+        case_line: as in `of_stored`, as are the two after it.
+        named: a person named the target. Else the template of an adapter from elsewhere is not run: a stored run may
+            give its targets any name, that of a folder in it too.
 
     Raises:
         NoScript: no script can show it, or the adapter brings no template.
@@ -89,9 +102,18 @@ def script(
         raise NoScript("a script cannot show it yet: another layer runs first")
     if any(step.second is not None for step in case.spec.steps):
         raise NoScript("a script cannot show it yet: it takes second derivatives")
-    adapter, options = _place(str(verdict_line["target"]), target)
+    adapter, options = _place(str(verdict_line["target"]), target, named)
+    framework = adapter.profile.framework
+    if case.frameworks is not None and framework not in case.frameworks:
+        raise NoScript(f"the case says nothing of {framework}")
+    elements = 0 if case.kind == "signature" else sum(case.input_of(step).size for step in range(len(case.spec.steps)))
+    if elements > MAX_ELEMENTS:
+        raise NoScript(f"the case's tensors have {elements:,} elements; a script shows {MAX_ELEMENTS:,} at most")
     facts = (target or {}).get("facts") or {"version": _installed(adapter.profile.package)}
-    problem = materialise(case)
+    try:
+        problem = materialise(case)
+    except ValueError as error:
+        raise NoScript(f"the stored case cannot be made: {one_line(str(error))}") from error
     oracle = Oracle(problem, Double())  # bounds need no more, and the script computes what is expected itself
     try:
         lines = Writer(problem, oracle, adapter, options, facts, verdict_line).lines()
@@ -106,14 +128,32 @@ def script(
     return re.sub(r"\n{4,}", "\n\n\n", text).strip("\n") + "\n"
 
 
-def _place(name: str, target: Mapping[str, Any] | None) -> tuple[AdapterFolder, dict[str, str]]:
+def _place(name: str, target: Mapping[str, Any] | None, named: bool) -> tuple[AdapterFolder, dict[str, str]]:
     """The adapter and the options of a target."""
     try:
         if target is not None and target["framework"] in data.adapters() and "/" not in name:
-            return _adapter(data.adapters()[target["framework"]]), dict(target["options"])
+            adapter = _adapter(data.adapters()[target["framework"]])
+            _check_options(name, target["options"], adapter.profile)
+            return adapter, dict(target["options"])
+        if not named:
+            raise NoScript(
+                f"{name} is no adapter of the suite's own", hint="conformance repro writes it, with -t and --run"
+            )
         return _parsed(name)
     except UsageError as error:
         raise NoScript(f"the target {name} is not known here: {error}") from error
+
+
+def _check_options(name: str, options: Mapping[str, str], profile: Profile) -> None:
+    """Options as a target has them: templates write them into code.
+
+    Raises:
+        NoScript: there is another, or one has another value.
+    """
+    for option, value in options.items():
+        whole = value.isascii() and value.isdecimal()
+        if not (whole if option == "threads" else value in profile.options.get(option, ())):
+            raise NoScript(f"{name} is said to have run with {option}={value}, which {profile.name} does not know")
 
 
 @cache

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from conformance.bounds import UNIT_ROUNDOFF
-from conformance.case import Documented
 from conformance.compare import Expected
-from conformance.conventions import CANONICAL
+from conformance.conventions import CANONICAL, STAGES, Conventions
 from conformance.documents import AS_DOCUMENTED, printed_numbers
 from conformance.errors import UsageError
 from conformance.findings import off
 from conformance.oracle import Oracle
 from conformance.profile import Profile
+from conformance.safe_text import one_line
+from conformance.spec import Documented
 
 #: Half a unit beyond the largest number: what rounds to infinity.
 _OVERFLOW = {"float16": 65520.0, "float32": 2.0**128 * (1 - 2.0**-25), "bfloat16": 2.0**128 * (1 - 2.0**-9)}
@@ -65,17 +67,30 @@ def shown(oracle: Oracle, profile: Profile, line: Mapping[str, Any]) -> list[Row
         raise NoScript("it has no tensor that could be compared")
     if line["verdict"] == "conforms" or "accepted" not in line:
         return [_row(name, canonical[name]) for name in names]
-    accepted = CANONICAL.but(**line["accepted"])
+    accepted = _accepted(line["accepted"])
     held = canonical if accepted == CANONICAL else oracle.expected(profile, accepted)
     certain = _first_departure(names, said, canonical, held)
     if certain:
         return certain
     printed = [name for name in said if name.endswith(AS_DOCUMENTED) and off(said[name]) > 1]
     if printed:
-        document = oracle.problem.case.spec.documented[profile.framework]
+        document = oracle.problem.case.spec.documented.get(profile.framework)
+        if document is None or not {name.removesuffix(AS_DOCUMENTED) for name in printed} <= document.tensors.keys():
+            raise NoScript(f"{', '.join(printed)} is said to differ, and the case holds no such numbers")
         return [_printed(name, document, canonical) for name in printed]
     uncertain = [name for name in names if _may_depart(said[name], canonical[name], held.get(name))]
     return [_row(name, canonical[name], exact=True) for name in uncertain or names]
+
+
+def _accepted(changes: Mapping[str, Any]) -> Conventions:
+    """The conventions that a verdict accepted, of what its line says they change."""
+    unknown = changes.keys() - STAGES.keys()
+    if unknown:
+        raise NoScript(f"its verdict accepted conventions that are not known here: {', '.join(sorted(unknown))}")
+    try:
+        return TypeAdapter(Conventions).validate_python(dict(changes))
+    except ValidationError as error:
+        raise NoScript(f"its verdict accepted conventions that are none: {one_line(str(error))}") from error
 
 
 def _first_departure(
@@ -207,11 +222,25 @@ def _departs(tensor: Mapping[str, Any], canonical: Expected, held: Expected | No
         error = tensor["ratio"] * held.bound
         if bool((between - error > tolerance).any()) or bool(np.isnan(between).any()):
             return True
-        at = tuple(tensor["worst_index"] or ())
+        if tensor.get("worst_index") is None:
+            return False
+        at = _worst_index(tensor, between)
         return bool(np.abs(between[at] - error[at]) > tolerance[at])
 
 
-_SEEN = re.compile(r"is (\S+) at \[[\d, ]*\], not ")
+def _worst_index(tensor: Mapping[str, Any], of: Any) -> tuple[int, ...]:
+    """Where a tensor is said to be worst.
+
+    Raises:
+        NoScript: it has no such element.
+    """
+    at = tuple(tensor.get("worst_index") or ())
+    if len(at) != np.ndim(of) or not all(0 <= i < n for i, n in zip(at, np.shape(of), strict=True)):
+        raise NoScript(f"it is said to be worst at {list(at)}, in a tensor of shape {list(np.shape(of))}")
+    return at
+
+
+_SEEN = re.compile(r"is (nan|-?inf|-?\d+(?:\.\d*)?(?:e[-+]?\d+)?) at \[[\d, ]*\], not ")
 
 
 def _special_departs(problem: str, tensor: Mapping[str, Any], canonical: Expected) -> bool:
@@ -219,7 +248,8 @@ def _special_departs(problem: str, tensor: Mapping[str, Any], canonical: Expecte
     found = _SEEN.match(problem)
     if found is None:
         return canonical.dtype is None  # a counter
-    seen, exact = float(found[1]), float(np.asarray(canonical.value, np.float64)[tuple(tensor["worst_index"] or ())])
+    value = np.asarray(canonical.value, np.float64)
+    seen, exact = float(found[1]), float(value[_worst_index(tensor, value)])
     if math.isnan(seen) or math.isnan(exact):
         return math.isnan(seen) != math.isnan(exact)
     return (math.isinf(seen) or math.isinf(exact)) and seen != exact

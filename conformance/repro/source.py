@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from conformance.case import Gradient, InitialValues, Input, Mask, Normal, Uniform
+from conformance.fields import Gradient, InitialValues, Input, Mask, Normal, Uniform
 from conformance.problem import INITIAL, Array, Problem
 
 WIDTH = 100
@@ -222,4 +222,5 @@ def dictionary(name: str, items: Mapping[str, str]) -> list[str]:
     whole = f"{name} = {{{', '.join(f'{literal(key)}: {text}' for key, text in items.items())}}}"
     if len(whole) <= WIDTH:
         return [whole]
-    return [f"{name} = {{", *(part for key, text in items.items() for part in broken(f'    "{key}": {text},')), "}"]
+    lines = [f"    {literal(key)}: {text}," for key, text in items.items()]
+    return [f"{name} = {{", *(part for line in lines for part in broken(line)), "}"]

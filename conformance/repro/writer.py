@@ -1,11 +1,10 @@
-"""The script itself: the words, the framework's half from its template, NumPy's half, and the comparison."""
+"""The script itself: the framework's half from its template, NumPy's half, and the comparison."""
 
 from __future__ import annotations
 
 import ast
 import itertools
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,19 +13,18 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from conformance.case import Documented
 from conformance.conventions import CANONICAL
-from conformance.diagnose import EVIDENCE
 from conformance.documents import printed_numbers
 from conformance.oracle import Oracle
 from conformance.problem import Problem
 from conformance.profile import AdapterFolder
 from conformance.repro import formulas, source
 from conformance.repro.shown import Row, shown
-from conformance.repro.source import WIDTH, literal
+from conformance.repro.source import literal
 from conformance.repro.spelling import Spelling, Step
-from conformance.safe_text import clean, one_line
-from conformance.target import installed
+from conformance.repro.words import Words
+from conformance.safe_text import one_line
+from conformance.spec import Documented
 
 TEMPLATE = "repro.py.j2"
 
@@ -66,10 +64,11 @@ class Writer:
         self.options = options
         self.facts = facts
         self.line = line
-        self.verdict = line["verdict"]
         self.template: Any = _environment(adapter.path).get_template(TEMPLATE)
-        self.raises = self.verdict == "refused" or line["diagnosis"] == "accepted"
-        self.dies = self.verdict in ("crashed", "timeout")
+        meaningless = oracle.undefined or self.profile.senseless(problem)
+        self.words = Words(self.case, self.profile, options, facts, line, meaningless)
+        self.raises = self.words.raises
+        self.dies = self.words.verdict in ("crashed", "timeout")
 
     def lines(self) -> list[str]:
         """The whole script."""
@@ -89,7 +88,7 @@ class Writer:
         spelling = self._spelling(number)
         tensors = source.tensors(self.problem, number, gradients=gradients)
         body = [*self._text("layer", spelling), *self._calls(spelling, number, gradients, rows)]
-        start = [*self._header(rows), *self._text("imports", spelling)]
+        start = [*self.words.header(rows), *self._text("imports", spelling)]
         start += self._guard() if self.dies else []
         start += ["", *self._text("setup", spelling), *tensors, "", f"# {self.profile.name}"]
         if self.raises:
@@ -224,7 +223,7 @@ class Writer:
             lines.append('np.seterr(all="ignore")')
         wanted = formulas.Wanted(kinds, number, several)
         if rows[0].what == "documented":
-            lines = [f"# What is documented, in: {clean(self._document.source)}", *self._printed(rows, several)]
+            lines = [f"# What is documented, in: {one_line(self._document.source)}", *self._printed(rows, several)]
         elif kinds:
             lines += formulas.reference(self.problem, reading.parameters, reading.traces, wanted)
         else:
@@ -309,7 +308,7 @@ class Writer:
 
     def _attempt(self, body: Sequence[str]) -> list[str]:
         """Construction and calls that raise, or should."""
-        meaningless = self._meaningless()
+        meaningless = self.words.meaningless is not None
         ends = "It is refused, as it should be." if meaningless else "It should not raise."
         after = "It should have raised an exception." if meaningless else "It does not raise: nothing is wrong."
         return [
@@ -320,10 +319,6 @@ class Writer:
             f'    sys.exit("{ends}")' if not meaningless else f'    print("{ends}")\n    sys.exit(0)',
             f'sys.exit(f"y is {{y}}\\n{after}")' if meaningless else f'print("{after}")',
         ]
-
-    def _meaningless(self) -> bool:
-        """Whether BatchNorm has no value here."""
-        return (self.oracle.undefined or self.profile.senseless(self.problem)) is not None
 
     def _guard(self) -> list[str]:
         return [
@@ -344,7 +339,7 @@ class Writer:
         said = {name: None if text is None else _normal(text) for name, text in documented.items()}
         kept = ", only those named" if self.case.spec.excerpt else ""
         return [
-            *self._header([]),
+            *self.words.header([]),
             *self._text("imports", spelling),
             "",
             f"# Parameter: its documented default, None where it has none{kept}.",
@@ -358,80 +353,6 @@ class Writer:
             '        print(f"{name}: {found}, documented: {wanted}")',
             "sys.exit(list(real.items()) != list(documented.items()))",
         ]
-
-    # The words
-
-    def _header(self, rows: Sequence[Row]) -> list[str]:
-        """What happens, what should, why, and with what it was seen."""
-        paragraphs = [*self._what(rows), clean(self.case.spec.why).replace("[found here]", "")]
-        if rows and max(row.step for row in rows) > 0:
-            paragraphs.append("y[0] is of the first call, y[1] of the second.")
-        paragraphs += [
-            self._seen_with(),
-            f"Exits with {'0' if self._right() else '1 while it is so, with 0 otherwise'}.",
-        ]
-        lines = []
-        for paragraph in paragraphs:
-            words = " ".join(paragraph.split())
-            lines += ["", *textwrap.wrap(words, WIDTH - 2, break_on_hyphens=False, break_long_words=False)]
-        return [*(f"# {line}".rstrip() for line in lines[1:]), ""]
-
-    def _right(self) -> bool:
-        """Whether what happens is what should."""
-        return self.verdict == "conforms" or (self.verdict == "refused" and self._meaningless())
-
-    def _what(self, rows: Sequence[Row]) -> list[str]:
-        """The finding in a sentence, what is expected instead, and why."""
-        made = clean(str(self.line["received"])).partition("(")[0]
-        layer = made or f"{self.profile.name} BatchNorm{self.case.rank}d"
-        error = self.line["error"]
-        if self.case.kind == "signature":
-            return [f"{layer}: the constructor's parameters, against those documented."]
-        if self.raises and self._meaningless():
-            meaning = self.oracle.undefined or self.profile.senseless(self.problem)
-            verb = (
-                "refuses what has no meaning, as it should" if self.verdict == "refused" else "accepts without a word"
-            )
-            return [f"{layer} {verb}: {meaning}.", *([] if self._right() else ["Expected: an exception."])]
-        if error is not None:
-            verb = "raises" if self.verdict == "refused" else "ends the process:"
-            said = one_line(f"{error['type']}: {error['message']}", 300)
-            return [f"{layer} {verb} {_sentence(said)}", "Expected: a result, as BatchNorm has a value here."]
-        if self.verdict == "conforms":
-            return [f"{layer} returns what it should, within rounding."]
-        because = EVIDENCE.sub("", clean(str(self.line["because"])).strip())
-        expected = _expected(rows)
-        if self.verdict == "conventional":
-            expected += f" {self.profile.name} documents its own."
-        return [f"{layer}: {_sentence(because)}", expected]
-
-    def _seen_with(self) -> str:
-        facts = {key: clean(str(value)) for key, value in self.facts.items() if value}
-        version = f"{self.profile.name} {facts.get('version', '')}".strip()
-        if facts.get("backend"):
-            version += f" on {facts['backend']} {facts.get('backend_version', '')}".rstrip()
-        places = [
-            facts.get("accelerator") or self.options.get("device", "cpu").upper(),
-            self.options.get("execution", ""),
-        ]
-        where = ", ".join(place for place in places if place)
-        others = [f"{label} {facts[key]}" for key, label in (("numpy", "NumPy"), ("python", "Python")) if key in facts]
-        suite = f"batchnorm-conformance {installed('batchnorm-conformance') or ''}".strip()
-        return f"Seen with {', '.join([f'{version} ({where})', *others])}. Case {self.case.id} of {suite}."
-
-
-def _expected(rows: Sequence[Row]) -> str:
-    """What should happen, in a sentence."""
-    if rows[0].what == "dtype":
-        return "Expected: y and dx in the dtype of x, all else in the layer's own."
-    if rows[0].what == "shape":
-        return "Expected: y and dx in the shape of x, all else (C,)."
-    if rows[0].what == "documented":
-        return "Expected: the numbers that are documented, to the digits printed."
-    text = "Expected: BatchNorm as Ioffe and Szegedy (2015) define it, within rounding."
-    if {row.kind for row in rows} & {"running_mean", "running_var"} or any(row.step for row in rows):
-        text += " The running statistics move towards the batch's mean and unbiased variance, as torch's do."
-    return text
 
 
 class _At:
@@ -452,10 +373,6 @@ def _key(kind: str, index: str, several: bool) -> str:
 
 def _digits(value: float) -> str:
     return re.sub(r"e\+0?", "e", f"{value:.2e}") if value else "0"
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _normal(text: str) -> str:

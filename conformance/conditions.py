@@ -1,0 +1,60 @@
+"""Conditions, `when:` and `version:`: which targets and cases a statement holds for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: A condition on a target or a case: key → the value, a list of values, or a comparison such as ">=2.7".
+When = dict[str, bool | int | float | str | list[bool | int | float | str]]
+
+#: Parameters of the layer that a `when:` may ask of a case.
+LAYER_FEATURES = ("eps", "scale", "center", "track_running_stats")
+#: Every key that a `when:` may use: facts of the target, then features of the case.
+CONDITIONS = frozenset(
+    {
+        *("version", "device", "execution", "backend"),
+        *("kind", "rank", "mode", "dtype", "layer_dtype", "layout", "dimensions", "values_per_channel"),
+        *("frozen", "gradient", "second", "momentum", *LAYER_FEATURES),
+    }
+)
+
+
+def matches(when: When, facts: dict[str, Any]) -> bool:
+    """Whether a condition holds of the facts of a target and the features of a case.
+
+    Raises:
+        ValueError: a version range is not one.
+    """
+    return all(_holds(wanted, facts.get(key), key) for key, wanted in when.items())
+
+
+def _holds(wanted: Any, fact: Any, key: str) -> bool:
+    if isinstance(wanted, list):
+        return any(_holds(one, fact, key) for one in wanted)
+    if isinstance(fact, tuple):
+        return any(_holds(wanted, one, key) for one in fact)
+    if fact is None:
+        return False
+    if key == "version":
+        from packaging.specifiers import SpecifierSet
+        from packaging.version import InvalidVersion, Version
+
+        try:
+            release = Version(str(fact)).base_version  # 2.13.0+cpu, and a pre-release, count as their release
+        except InvalidVersion:
+            return False  # a build from a commit meets no range
+        return SpecifierSet(str(wanted)).contains(release)
+    if isinstance(wanted, str) and isinstance(fact, int | float) and not isinstance(fact, bool):
+        for sign, holds in _COMPARISONS:
+            if wanted.startswith(sign):
+                return bool(holds(fact, float(wanted[len(sign) :])))
+        return False
+    return bool(wanted == fact)
+
+
+_COMPARISONS: tuple[tuple[str, Any], ...] = (
+    ("<=", lambda a, b: a <= b),
+    (">=", lambda a, b: a >= b),
+    ("<", lambda a, b: a < b),
+    (">", lambda a, b: a > b),
+)

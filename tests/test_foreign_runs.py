@@ -1,0 +1,120 @@
+"""A run folder from elsewhere is data: whatever it says, it is shown or refused by a name, and nothing of it runs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from foreign_runs import EVIL, Line, at, changed, lines_of, places, read_by_all, real, write
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conformance.commands import report
+from conformance.repro import of_stored
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return real(tmp_path_factory.mktemp("foreign"))
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def test_a_run_is_read_by_all(run: Path, whole: Path, tmp_path: Path) -> None:
+    """What the tests below spoil is in order before: refused is only what nobody can show or take."""
+    refused = read_by_all(run, whole, tmp_path / "out")
+    assert [words for words in refused if "script" not in words and "no way to say" not in words] == [
+        f"small/layer on torch is in {run} and in {whole}"
+    ]
+
+
+# Nothing of it runs
+
+#: Half a character is refused where a case is read, before it could do any harm.
+CODE = EVIL.removesuffix("\ud800")
+
+
+def all_scripts(files: dict[str, list[Line]], of: str | None = None) -> list[str]:
+    """Every script that a run's report may hold, or those of one case."""
+    cases = {line["case"]: line for line in files["cases.jsonl"]}
+    targets = {target["name"]: target for target in files["run.json"][0]["targets"]}
+    lines = [line for line in files["results.jsonl"] if "pair" not in line and of in (None, line["case"])]
+    found = [of_stored(cases[line["case"]], line, targets[line["target"]]) for line in lines]
+    return [text for text in found if text is not None]
+
+
+@pytest.mark.parametrize("name", ["run.json", "cases.jsonl", "results.jsonl"])
+def test_no_text_of_a_run_becomes_code_of_a_script(name: str, whole: Path) -> None:
+    """Each text, and each key of what a case says, in turn: scripts are made to be run."""
+    written = 0
+    for number, line in enumerate(lines_of(whole)[name]):
+        for *outer, key in places(line):
+            if outer[:1] in (["digests"], ["tensors"]) or "pair" in line:
+                continue  # no script shows them
+            files = lines_of(whole)
+            around = at(files[name][number], tuple(outer))
+            if isinstance(around, dict) and outer[:1] == ["spec"]:
+                around[CODE] = around.pop(key)
+                written += harmless(files, line["case"])
+                around[key] = around.pop(CODE)
+            if isinstance(around[key], str) and key not in ("case", "target", "name"):
+                around[key] = CODE
+                written += harmless(files, line.get("case"))
+    assert written > 20
+
+
+def harmless(files: dict[str, list[Line]], case: str | None) -> int:
+    """How many scripts there are, which call nothing that a text names."""
+    scripts = all_scripts(files, case)
+    for text in scripts:
+        tree = ast.parse(text)
+        assert "owned" not in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}, text
+    return len(scripts)
+
+
+@pytest.mark.parametrize("framework", ["torch", "evil"])
+def test_no_adapter_that_a_run_names_is_opened(
+    framework: str, run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its template is code, as the adapter is, and may lie in the run's own folder."""
+    monkeypatch.chdir(tmp_path)
+    evil = Path(shutil.copytree(ROOT / "adapters" / "torch", run / "evil"))
+    template = "{% set _ = cycler.__init__.__globals__.os.mkdir('owned') %}"
+    (evil / "repro.py.j2").write_text(template + (evil / "repro.py.j2").read_text(encoding="utf-8"), encoding="utf-8")
+    text = json.dumps(lines_of(whole)).replace('"framework": "torch"', f'"framework": "{framework}"')
+    for before in ('"name": "torch"', '"target": "torch"', '"pair": ["torch"'):
+        text = text.replace(before, before.replace("torch", "run/evil"))
+    write(run, json.loads(text))
+    report.write(run)
+    assert "run/evil" in (run / "summary.md").read_text(encoding="utf-8")
+    assert not (tmp_path / "owned").exists()
+
+
+# It is shown, or refused
+
+
+@settings(
+    max_examples=int(os.environ.get("FOREIGN_RUNS", "40")),
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(data=st.data())
+def test_whatever_a_run_says_every_command_shows_or_refuses_it(
+    run: Path, whole: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    files = lines_of(whole)
+    for _ in range(data.draw(st.integers(1, 3))):
+        changed(lambda options: data.draw(st.sampled_from(options)), files)
+    write(run, files)
+    for words in read_by_all(run, whole, tmp_path / "out"):
+        assert words.isprintable()
