@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -112,16 +113,18 @@ class Case:
 
         "One value per channel, in training" means both of the same step.
         """
-        return any(matches(when, {**self.features, **step, **facts}) for step in self._occasions)
+        return not when or any(matches(when, ChainMap(facts, step)) for step in self._occasions)
 
     @cached_property
     def _occasions(self) -> tuple[dict[str, Any], ...]:
-        """What a `when:` may ask of each step."""
+        """What a `when:` may ask of the case and one of its steps, of every step in which that is something else."""
         if self.kind == "signature":
-            return ({},)
+            return (self.features,)
         steps = [(step, self.input_of(index)) for index, step in enumerate(self.spec.steps)]
-        return tuple(
-            {
+        occasions: list[dict[str, Any]] = []
+        for step, x in steps:
+            occasion = {
+                **self.features,
                 "mode": step.mode,
                 "dtype": x.dtype,
                 "layout": x.layout,
@@ -130,5 +133,6 @@ class Case:
                 "frozen": step.frozen,
                 "second": step.second is not None,
             }
-            for step, x in steps
-        )
+            if occasion not in occasions:
+                occasions.append(occasion)
+        return tuple(occasions)

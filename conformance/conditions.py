@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 #: A condition on a target or a case: key → the value, a list of values, or a comparison such as ">=2.7".
@@ -19,7 +21,7 @@ CONDITIONS = frozenset(
 )
 
 
-def matches(when: When, facts: dict[str, Any]) -> bool:
+def matches(when: When, facts: Mapping[str, Any]) -> bool:
     """Whether a condition holds of the facts of a target and the features of a case.
 
     Raises:
@@ -36,20 +38,26 @@ def _holds(wanted: Any, fact: Any, key: str) -> bool:
     if fact is None:
         return False
     if key == "version":
-        from packaging.specifiers import SpecifierSet
-        from packaging.version import InvalidVersion, Version
-
-        try:
-            release = Version(str(fact)).base_version  # 2.13.0+cpu, and a pre-release, count as their release
-        except InvalidVersion:
-            return False  # a build from a commit meets no range
-        return SpecifierSet(str(wanted)).contains(release)
+        return _within(str(wanted), str(fact))
     if isinstance(wanted, str) and isinstance(fact, int | float) and not isinstance(fact, bool):
         for sign, holds in _COMPARISONS:
             if wanted.startswith(sign):
                 return bool(holds(fact, float(wanted[len(sign) :])))
         return False
     return bool(wanted == fact)
+
+
+@cache
+def _within(versions: str, version: str) -> bool:
+    """Whether a version is in a range."""
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        release = Version(version).base_version  # 2.13.0+cpu, and a pre-release, count as their release
+    except InvalidVersion:
+        return False  # a build from a commit meets no range
+    return SpecifierSet(versions).contains(release)
 
 
 _COMPARISONS: tuple[tuple[str, Any], ...] = (

@@ -27,7 +27,7 @@ WITHIN = 32
 #: Running statistics are followed over the steps in so many channels.
 CHANNELS = 4
 #: The last class of a histogram is open: more than 2²⁰ units in the last place.
-ULP_CLASSES = 23
+ULP_CLASSES = 24
 
 #: The bits of a float64 that hold its fraction.
 _FRACTION = np.int64((1 << 52) - 1)
@@ -157,7 +157,7 @@ def histograms(ulps: Array, sizes: Sequence[int]) -> list[tuple[int, ...]]:
 
 def _classes(bits: Array) -> Array:
     """The class of each error from the bits of a float64: the exponent, one more where it is no power of two."""
-    ceiling = (bits >> 52) - 1023 + ((bits & _FRACTION) != 0)
+    ceiling = ((bits >> 52) & 0x7FF) - 1023 + ((bits & _FRACTION) != 0)
     return np.where(bits == 0, 0, np.clip(ceiling + 2, 1, ULP_CLASSES - 1))
 
 

@@ -79,12 +79,12 @@ def _checked(array: Array) -> Array:
     Raises:
         ValueError: it is not.
     """
-    from conformance.problem import dtype_of
+    from conformance.problem import dtype_name, dtype_of
 
     if not isinstance(array.dtype, str) or not isinstance(array.device, str):
         raise ValueError(f"dtype {array.dtype!r} on {array.device!r}: both are to be names")
     dtype = dtype_of(array.dtype)
-    if array.dtype != "bfloat16" and (dtype.kind not in "fiubc" or dtype.name != array.dtype):
+    if array.dtype != "bfloat16" and (dtype.kind not in "fiubc" or dtype_name(dtype) != array.dtype):
         raise ValueError(f"{array.dtype} is no dtype of tensors")
     if any(type(n) is not int or n < 0 for n in array.shape):
         raise ValueError(f"shape {array.shape!r} is to be of whole numbers")

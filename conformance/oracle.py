@@ -52,6 +52,7 @@ class Oracle:
         self.problem = problem
         self.dtypes = tuple({problem.layer_dtype, *(dtype_name(call.x.dtype) for call in problem.calls)})
         self.arithmetic = arithmetic or (Multiprecision() if "float64" in self.dtypes else Double())
+        self._parameters: Parameters | None = None
         self._expected: OrderedDict[tuple[str, Conventions, Grade], dict[str, Expected]] = OrderedDict()
 
     @cached_property
@@ -102,12 +103,19 @@ class Oracle:
 
     def reading(self, profile: Profile, conventions: Conventions) -> Reading:
         """The reference's numbers, step by step; computed anew on every call."""
-        parameters = profile.read(self.problem, conventions)
+        native = self.problem.case.kind == "native"
+        parameters = profile.read(self.problem, conventions) if native else self._canonical(profile)
         return Reading(parameters, list(read(parameters, self._batches, conventions)))
 
     def _key(self, profile: Profile, conventions: Conventions) -> tuple[str, Conventions]:
         # What a canonical case should return does not depend on who runs it.
         return (profile.framework if self.problem.case.kind == "native" else "", conventions)
+
+    def _canonical(self, profile: Profile) -> Parameters:
+        """A canonical layer's numbers, which are the same to all."""
+        if self._parameters is None:
+            self._parameters = profile.read(self.problem, CANONICAL)
+        return self._parameters
 
     @cached_property
     def _batches(self) -> Batches:

@@ -82,6 +82,7 @@ class _Open:
     """A case under way."""
 
     problem: Problem
+    elements: int
     waiting: set[str]
 
 
@@ -175,7 +176,8 @@ class Pool:
                 for target in targets:
                     todo[target.name].append(index)
                 if targets:
-                    opened[index] = _Open(problem, {target.name for target in targets})
+                    elements = sum(call.x.size for call in problem.calls)
+                    opened[index] = _Open(problem, elements, {target.name for target in targets})
             if exhausted and not opened:
                 return
             self._submit(opened, todo)
@@ -187,8 +189,8 @@ class Pool:
                 yield Observed(index, case.problem, target, observation, not case.waiting)
 
     def _room(self, opened: dict[int, _Open]) -> bool:
-        elements = sum(call.x.size for case in opened.values() for call in case.problem.calls)
-        return len(opened) < self.limits.window and (elements < self.limits.window_elements)
+        elements = sum(case.elements for case in opened.values())
+        return len(opened) < self.limits.window and elements < self.limits.window_elements
 
     def _submit(self, opened: dict[int, _Open], todo: dict[str, deque[int]]) -> None:
         for seat in self._seats:

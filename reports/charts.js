@@ -65,8 +65,10 @@ function strip(tensor, name) {
   return picture;
 }
 
-/* Counts of 0, up to ½, 1, 2, 4 … units in the last place. */
-const ulpName = (place) => (place === 0 ? "0" : place === 1 ? "½" : place < 12 ? String(2 ** (place - 2)) : `2${[...String(place - 2)].map((one) => SUPERSCRIPTS[one]).join("")}`);
+/* Counts of 0, up to ½, 1, 2, 4 … units in the last place; the class beyond 2²⁰ is the last of conformance.evidence. */
+const OPEN_CLASS = 23;
+
+const ulpName = (place) => (place === OPEN_CLASS ? ">2²⁰" : place === 0 ? "0" : place === 1 ? "½" : place < 12 ? String(2 ** (place - 2)) : `2${[...String(place - 2)].map((one) => SUPERSCRIPTS[one]).join("")}`);
 
 function histogram(counts, classes, name) {
   const width = 14 * classes + 4;
@@ -75,7 +77,7 @@ function histogram(counts, classes, name) {
     svg("line", { x1: 0, x2: width, y1: 50, y2: 50, class: "axis" }),
     ...counts.map((count, place) => {
       const height = count ? Math.max(1, (44 * count) / most) : 0;
-      const told = `${number(count, 6)} ${count === 1 ? "element" : "elements"} ${place ? `up to ${ulpName(place)} ULP` : "exact"}`;
+      const told = `${number(count, 6)} ${count === 1 ? "element" : "elements"} ${place === OPEN_CLASS ? "beyond 2²⁰ ULP" : place ? `up to ${ulpName(place)} ULP` : "exact"}`;
       const box = { x: 14 * place + 3, y: 50 - height, width: 12, height, class: "count" };
       return svg("rect", box, svg("title", {}, told));
     }),

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from conformance.arithmetic import Array
 from conformance.conventions import CANONICAL, Conventions
-from conformance.evidence import LEVELS, PARTS, WITHIN, Evidence, gather, histograms, strips
+from conformance.evidence import LEVELS, PARTS, ULP_CLASSES, WITHIN, Evidence, gather, histograms, strips
 from conformance.observation import Observation
 from conformance.oracle import Oracle
 from conformance.record import RunWriter
@@ -109,6 +109,12 @@ def test_a_histogram_counts_every_element(ulps: Array) -> None:
     assert sum(counts) == ulps.size
     assert counts[0] == (ulps == 0).sum()
     assert sum(counts[:3]) == (ulps <= 1).sum()
+
+
+@pytest.mark.parametrize("beyond", [2.0**21, np.inf, np.nan, -np.nan])
+def test_the_last_class_of_a_histogram_is_open(beyond: float) -> None:
+    [counts] = histograms(np.array([beyond, 2.0**20]), [2])
+    assert counts[ULP_CLASSES - 2 :] == (1, 1)
 
 
 def test_evidence_is_recorded_and_read(tmp_path: Path) -> None:
