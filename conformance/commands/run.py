@@ -28,7 +28,7 @@ from conformance.judge import VERDICTS, Verdict
 from conformance.pool import Interrupted, Limits, NotStarted, Pool, Start, Started
 from conformance.record import RunWriter, default_folder
 from conformance.report import write_reports
-from conformance.run_folder import Run, read
+from conformance.run_folder import Line, Run, read
 from conformance.safe_text import clean
 from conformance.session import judged, targets_of
 from conformance.target import MAIN, Target, configured, installed, parse
@@ -258,7 +258,7 @@ def _summarise(console: Console, run: Run) -> None:
         )
 
 
-def _brief(verdict: dict[str, object]) -> str:
+def _brief(verdict: Line) -> str:
     """Why, in a line."""
     error = verdict["error"]
     words = verdict["because"] or (error["message"] if isinstance(error, dict) else "")
