@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from conformance.findings import Line
 from conformance.proof import Lines, Proof, Side, standing
+from conformance.run_folder import Line
 
 
 @dataclass(frozen=True)

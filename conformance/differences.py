@@ -15,10 +15,10 @@ from typing import Any
 from conformance.catalogue import name_change
 from conformance.conventions import CANONICAL
 from conformance.conversion import Row, Table, conversion, modes, together, weighs
-from conformance.findings import Line, off, parts, reason
+from conformance.findings import off, parts, reason
 from conformance.profile import DECLARED, State
 from conformance.proof import Lines, Proof, Side, standing
-from conformance.run_folder import Run
+from conformance.run_folder import Line, Run
 
 #: What a canonical parameter is for, in words.
 MEANINGS = {
@@ -86,12 +86,14 @@ class Differences:
 
 def differences(run: Run, sides: Sequence[Side]) -> tuple[Differences, ...]:
     """A page for every pair of these frameworks."""
+    if len(sides) < 2:
+        return ()
     lines = Lines(run)
     return tuple(_pair(a, b, lines) for a, b in itertools.combinations(sides, 2))
 
 
 def _pair(a: Side, b: Side, lines: Lines) -> Differences:
-    pairs = [line for case in lines.cases if (line := lines.pair(case, a, b))]
+    pairs = list(lines.pairs(a, b).values())
     tables = (
         conversion(a, b, lines),
         _parameters(a, b, lines),
@@ -215,7 +217,7 @@ def _states(a: Side, b: Side, lines: Lines) -> Table:
             moves = "move" if state.updates else "stay"
 
             def in_it(name: str, case: Line, side: Side = side, state: State = state) -> bool:
-                return bool(lines.verdicts[name, side.target]["tensors"]) and _is_in(side, state, case)
+                return _is_in(side, state, case) and bool(lines.of(side)[name]["tensors"])
 
             cells = (
                 side.name,
@@ -256,8 +258,8 @@ def _conventions(a: Side, b: Side, lines: Lines) -> Table:
             names = {name_change(field, value)[0] for value, _ in said[side.framework]}
             needed += [
                 (name, (line,))
-                for (name, target), line in lines.verdicts.items()
-                if target == side.target and line["diagnosis"] and names & set(parts(line["diagnosis"]))
+                for name, line in lines.of(side).items()
+                if line["diagnosis"] and names & set(parts(line["diagnosis"]))
             ]
         rows.append(Row((DECISIONS[field], *cells), lines.proof(needed)))
     return Table(
@@ -302,8 +304,10 @@ def _refusals(a: Side, b: Side, lines: Lines) -> Table:
     grouped: dict[tuple[str, str], list[tuple[str, Line, Line]]] = {}
     for one, other in ((a, b), (b, a)):
         for name in lines.cases:
-            mine, theirs = lines.verdicts.get((name, one.target)), lines.verdicts.get((name, other.target))
-            if mine and theirs and mine["verdict"] == "refused" and theirs["verdict"] != "refused":
+            mine, theirs = lines.of(one).get(name), lines.of(other).get(name)
+            if mine is None or theirs is None:
+                continue
+            if mine["verdict"] == "refused" and theirs["verdict"] != "refused":
                 why = reason(mine) or mine["error"]["type"]
                 grouped.setdefault((one.name, why), []).append((name, mine, theirs))
     rows = []
@@ -328,12 +332,12 @@ def _seen(a: Side, b: Side, pairs: Sequence[Line], lines: Lines) -> Table:
     rows = []
     for why, found in sorted(grouped.items(), key=lambda item: -len(item[1])):
         apart = Counter(
-            name for line in found for name in {n.partition("[")[0] for n, t in line["tensors"].items() if off(t) > 1}
+            name
+            for line in found
+            for name in dict.fromkeys(n.partition("[")[0] for n, t in line["tensors"].items() if off(t) > 1)
         )
         tensors = ", ".join(name for name, _ in apart.most_common(4))
-        proof = lines.proof(
-            [(line["case"], [lines.verdicts[line["case"], side.target] for side in (a, b)]) for line in found]
-        )
+        proof = lines.proof([(line["case"], [lines.of(side)[line["case"]] for side in (a, b)]) for line in found])
         rows.append(Row((why, tensors), proof))
     return Table(
         "Seen in this run",

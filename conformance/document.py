@@ -94,27 +94,30 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """A value and where it stands. Aliases share the node that they name.
-
-    Attributes:
-        size: number of nodes in it, itself included, aliases followed.
-        depth: levels of nesting, 0 for a scalar.
-    """
+    """A value and where it stands. Aliases share the node that they name."""
 
     value: Scalar | tuple[Node, ...] | dict[str, Entry]
     mark: Mark
-    size: int = field(init=False)
-    depth: int = field(init=False)
+    _extent: tuple[int, int] | None = field(default=None, init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        size, depth = 1, 0
-        if isinstance(self.value, dict | tuple):
-            depth = 1
-            for node in self.children:
-                size += node.size
-                depth = max(depth, node.depth + 1)
-        object.__setattr__(self, "size", size)
-        object.__setattr__(self, "depth", depth)
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Number of nodes in it, itself included and aliases followed, and levels of nesting, 0 for a scalar.
+
+        Counted when it is asked for, once: of the nodes that a matrix multiplies, nobody asks.
+        """
+        if self._extent is None:
+            extents = [node.extent for node in self.children]
+            size = 1 + sum(size for size, _ in extents)
+            depth = 1 + max((depth for _, depth in extents), default=0) if isinstance(self.value, dict | tuple) else 0
+            object.__setattr__(self, "_extent", (size, depth))
+        assert self._extent is not None
+        return self._extent
+
+    @property
+    def size(self) -> int:
+        """Number of nodes in it."""
+        return self.extent[0]
 
     @property
     def children(self) -> tuple[Node, ...]:
@@ -175,6 +178,10 @@ _UNUSUAL = re.compile(
 )
 
 
+#: How many levels down an event leads.
+_LEVELS = {MappingStartEvent: 1, SequenceStartEvent: 1, MappingEndEvent: -1, SequenceEndEvent: -1}
+
+
 def _fast(text: str) -> list[Any] | None:
     """The events as libyaml reads them; None where it is not installed, finds a fault or might read another thing."""
     if not _LIBYAML or _UNUSUAL.search(text):
@@ -183,8 +190,7 @@ def _fast(text: str) -> list[Any] | None:
     depth = 0
     try:
         for event in YAML(typ="safe").parse(text):
-            depth += isinstance(event, MappingStartEvent | SequenceStartEvent)
-            depth -= isinstance(event, MappingEndEvent | SequenceEndEvent)
+            depth += _LEVELS.get(type(event), 0)
             if depth > MAX_DEPTH or len(events) > 3 * MAX_WRITTEN:  # over a limit, which the other names
                 return None
             events.append(event)
@@ -287,7 +293,7 @@ class _Builder:
         node = self._anchors[anchor]
         if node is None:
             self._raise(mark, f"alias *{anchor} lies inside what it names")
-        if depth + node.depth > MAX_DEPTH:
+        if depth + node.extent[1] > MAX_DEPTH:
             self._raise(mark, f"alias *{anchor} nests more than {MAX_DEPTH} levels deep")
         return node
 

@@ -192,19 +192,21 @@ def expand(body: Node, axes: list[Axis], report: Callable[[Fault], None]) -> Ite
     """The cross product, the first axis slowest. A value that cannot be put where its axis says is reported."""
     bare = Node({key: entry for key, entry in body.entries.items() if key != "matrix"}, body.mark)
     names = _short_names(axes)
-    for combination in itertools.product(*(enumerate(axis.values) for axis in axes)):
+    choices = [
+        [(value, plain(value), f"{names[axis.path]}={label(plain(value), n)}") for n, value in enumerate(axis.values)]
+        for axis in axes
+    ]
+    for combination in itertools.product(*choices):
         node = bare
-        matrix = {}
-        labels = []
         try:
-            for axis, (index, value) in zip(axes, combination, strict=True):
+            for axis, (value, _, _) in zip(axes, combination, strict=True):
                 node = _put(node, axis, value)
-                matrix[axis.path] = plain(value)
-                labels.append(f"{names[axis.path]}={label(matrix[axis.path], index)}")
         except _PlacingError as error:
             report(error.fault)
             continue
-        yield Expansion(f"[{','.join(labels)}]" if labels else "", _settled(node), matrix)
+        suffix = ",".join(called for _, _, called in combination)
+        matrix = {axis.path: said for axis, (_, said, _) in zip(axes, combination, strict=True)}
+        yield Expansion(f"[{suffix}]" if suffix else "", _settled(node), matrix)
 
 
 def _short_names(axes: list[Axis]) -> dict[str, str]:

@@ -8,18 +8,17 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from conformance.catalogue import CATALOGUE
 from conformance.judge import VERDICTS
 from conformance.pairs import alone
-from conformance.run_folder import Run
+from conformance.run_folder import Line, Run
 from conformance.safe_text import shorten
-
-#: A line of results.jsonl.
-Line = dict[str, Any]
 
 _SENTENCES = {hypothesis.name: hypothesis.sentence for hypothesis in CATALOGUE} | {
     "unexplained": "no convention and no fault of the catalogue explains these",
@@ -147,12 +146,10 @@ def count(lines: Iterable[Line]) -> tuple[tuple[str, int], ...]:
 
 def cells(run: Run) -> dict[str, dict[str, Cell]]:
     """Topic → target → its verdicts there, topics in the order of the cases."""
-    grouped: dict[str, dict[str, list[Line]]] = {}
-    for case in run.cases.values():
-        grouped.setdefault(topic(case), {})
+    topics = {name: topic(case) for name, case in run.cases.items()}
+    grouped: dict[str, dict[str, list[Line]]] = {name: {} for name in topics.values()}
     for line in run.verdicts:
-        of_topic = grouped.setdefault(topic(run.cases.get(line["case"], line)), {})
-        of_topic.setdefault(line["target"], []).append(line)
+        grouped[topics[line["case"]]].setdefault(line["target"], []).append(line)
     return {name: {target: _cell(lines) for target, lines in row.items()} for name, row in grouped.items()}
 
 
@@ -278,28 +275,28 @@ def _note(line: Line, cause: str, sentence: str, said: str) -> str:
     return "" if note == sentence else note.removeprefix(f"{sentence}: ").removeprefix("right, but ")
 
 
-def worst(tensors: dict[str, Any]) -> float:
+def worst(tensors: Mapping[str, Any]) -> float:
     """The largest error as a fraction of its bound, infinite where a tensor has another problem."""
     return max((off(tensor) for tensor in tensors.values()), default=0.0)
 
 
-def off(tensor: dict[str, Any]) -> float:
+def off(tensor: Mapping[str, Any]) -> float:
     """A tensor's error as a fraction of its bound, infinite where that is not what is wrong with it."""
     return math.inf if tensor.get("problem") or tensor["ratio"] is None else float(tensor["ratio"])
 
 
 def agreement(run: Run) -> Agreement:
     """Where all targets agree, and which one is alone where they do not."""
-    grouped: dict[str, list[Line]] = {}
-    for line in run.pairs:
-        grouped.setdefault(line["case"], []).append(line)
-    together = sum(all(line["agreement"] == "agree" for line in lines) for lines in grouped.values())
-    odd = {case: name for case, lines in grouped.items() if (name := alone(_differ(lines))) is not None}
-    return Agreement(len(grouped), together, odd)
-
-
-def _differ(lines: Sequence[Line]) -> dict[tuple[str, str], bool]:
-    return {(line["pair"][0], line["pair"][1]): line["agreement"] != "agree" for line in lines}
+    shared = together = 0
+    odd = {}
+    for case, lines in groupby(run.pairs, key=itemgetter("case")):
+        differ = {(line["pair"][0], line["pair"][1]): line["agreement"] != "agree" for line in lines}
+        shared += 1
+        together += not any(differ.values())
+        name = alone(differ)
+        if name is not None:
+            odd[case] = name
+    return Agreement(shared, together, odd)
 
 
 def pair_findings(run: Run) -> tuple[PairFinding, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from conformance.errors import UsageError
 from conformance.findings import in_words, parts
@@ -15,8 +14,6 @@ BEGIN, END = "<!-- findings: begin -->", "<!-- findings: end -->"
 
 #: Verdicts that say that something is wrong or lost even where they are expected.
 _FINDINGS = ("divergent", "inaccurate", "crashed", "timeout")
-
-Line = dict[str, Any]
 
 
 def tables(run: Run) -> str:

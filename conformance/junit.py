@@ -6,48 +6,59 @@ what was not fails with its evidence. A target that did not start is an error of
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree
 
 from conformance.findings import off, topic
-from conformance.run_folder import Run
-from conformance.safe_text import clean_all, one_line, shorten
+from conformance.run_folder import Line, Run
+from conformance.safe_text import one_line, shorten
 
 #: Messages longer than this are cut in the middle; a framework may print its whole C++ stack.
 MESSAGE_LIMIT = 4_000
 _WORST_TENSORS = 5
 
 
-def junit(run: Run) -> str:
-    """The run as a JUnit XML document."""
-    run = dataclasses.replace(
-        run, info=clean_all(run.info), cases=clean_all(run.cases), verdicts=clean_all(run.verdicts)
-    )
+def junit(run: Run) -> Iterator[str]:
+    """The run as a JUnit XML document, piece by piece, since a long run has many tests."""
+    run = run.cleaned()
+    suites = [_suite(run, target) if target["ran"] else _no_suite(run, target) for target in run.info["targets"]]
     root = ElementTree.Element("testsuites", name="batchnorm-conformance")
-    for target in run.info["targets"]:
-        verdicts = [line for line in run.verdicts if line["target"] == target["name"]]
-        root.append(_suite(run, target, verdicts) if target["ran"] else _no_suite(run, target))
     for name in ("tests", "failures", "errors", "skipped"):
-        root.set(name, str(sum(int(suite.get(name, 0)) for suite in root)))
-    root.set("time", f"{sum(float(suite.get('time', 0)) for suite in root):.3f}")
-    ElementTree.indent(root)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+        root.set(name, str(sum(int(suite.get(name, 0)) for suite in suites)))
+    root.set("time", f"{sum(float(suite.get('time', 0)) for suite in suites):.3f}")
+    yield f'<?xml version="1.0" encoding="utf-8"?>\n{_opened(root)}\n'
+    for suite in suites:
+        tests = (_test(run.cases[line["case"]], line) for line in run.verdicts if line["target"] == suite.get("name"))
+        yield f"  {_opened(suite)}\n"
+        for element in itertools.chain(suite, tests):
+            ElementTree.indent(element, level=2)
+            yield f"    {ElementTree.tostring(element, encoding='unicode').rstrip()}\n"
+        yield f"  </{suite.tag}>\n"
+    yield f"</{root.tag}>\n"
 
 
-def _suite(run: Run, target: dict[str, Any], verdicts: Sequence[dict[str, Any]]) -> ElementTree.Element:
+def _opened(element: ElementTree.Element) -> str:
+    """The tag that begins an element."""
+    alone = ElementTree.tostring(ElementTree.Element(element.tag, element.attrib), encoding="unicode")
+    return f"{alone.removesuffix(' />')}>"
+
+
+def _suite(run: Run, target: dict[str, Any]) -> ElementTree.Element:
+    """A target's suite, its tests counted and left out."""
     suite = ElementTree.Element("testsuite", name=target["name"], timestamp=run.info["started"])
     properties = ElementTree.SubElement(suite, "properties")
     for name, value in target["facts"].items():
         ElementTree.SubElement(properties, "property", name=name, value=str(value))
-    for line in verdicts:
-        suite.append(_test(run.cases.get(line["case"], {}), line))
-    suite.set("tests", str(len(verdicts)))
-    suite.set("failures", str(len(suite.findall("testcase/failure"))))
+    results = Counter(_result(line) for line in run.verdicts if line["target"] == target["name"])
+    seconds = sum(line["seconds"] for line in run.verdicts if line["target"] == target["name"])
+    suite.set("tests", str(results.total()))
+    suite.set("failures", str(results["failure"]))
     suite.set("errors", "0")
-    suite.set("skipped", str(len(suite.findall("testcase/skipped"))))
-    suite.set("time", f"{sum(line['seconds'] for line in verdicts):.3f}")
+    suite.set("skipped", str(results["skipped"]))
+    suite.set("time", f"{seconds:.3f}")
     return suite
 
 
@@ -61,29 +72,36 @@ def _no_suite(run: Run, target: dict[str, Any]) -> ElementTree.Element:
     return suite
 
 
-def _test(case: dict[str, Any], line: dict[str, Any]) -> ElementTree.Element:
-    within = topic(case or line)
+def _result(line: Line) -> str:
+    """What JUnit has for a verdict: a failure, a test that was skipped, or nothing."""
+    if line["status"] == "unexpected":
+        return "failure"
+    return "" if line["verdict"] in ("conforms", "conventional") else "skipped"
+
+
+def _test(case: Line, line: Line) -> ElementTree.Element:
+    within = topic(case)
     test = ElementTree.Element(
         "testcase",
         classname=f"{line['target']}.{within.replace('/', '.')}",
         name=line["case"].removeprefix(f"{within}/"),
         time=f"{line['seconds']:.3f}",
     )
-    if case:
-        test.set("file", case["file"])
-        test.set("line", str(case["line"]))
-    if line["status"] == "unexpected":
+    test.set("file", case["file"])
+    test.set("line", str(case["line"]))
+    result = _result(line)
+    if result == "failure":
         verdict = line["verdict"] + (f" ({line['diagnosis']})" if line["diagnosis"] else "")
         message = f"{verdict}, expected {line['expected']}" + (f": {line['because']}" if line["because"] else "")
-        failure = ElementTree.SubElement(test, "failure", type=line["verdict"], message=one_line(message, 300))
+        failure = ElementTree.SubElement(test, result, type=line["verdict"], message=one_line(message, 300))
         failure.text = _evidence(case, line)
-    elif line["verdict"] not in ("conforms", "conventional"):
+    elif result:
         reason = one_line(f"{line['verdict']} as expected: {line['because']}", 300)
-        ElementTree.SubElement(test, "skipped", type=f"expected {line['verdict']}", message=reason)
+        ElementTree.SubElement(test, result, type=f"expected {line['verdict']}", message=reason)
     return test
 
 
-def _evidence(case: dict[str, Any], line: dict[str, Any]) -> str:
+def _evidence(case: Line, line: Line) -> str:
     """What a person needs to see why a test failed, the first thing first."""
     said = [f"{line['case']} on {line['target']}: {line['verdict']}, expected {line['expected']}", line["because"]]
     said += [line["received"]] if line["received"] else []
@@ -91,12 +109,11 @@ def _evidence(case: dict[str, Any], line: dict[str, Any]) -> str:
     said += [_words(name, tensor) for name, tensor in ranked[:_WORST_TENSORS] if off(tensor) > 1]
     if line["error"]:
         said.append(shorten(f"{line['error']['type']}: {line['error']['message']}", MESSAGE_LIMIT))
-    if case:
-        said.append(f"{case['file']}:{case['line']}")
+    said.append(f"{case['file']}:{case['line']}")
     return "\n".join(text for text in said if text)
 
 
-def _words(name: str, tensor: dict[str, Any]) -> str:
+def _words(name: str, tensor: Mapping[str, Any]) -> str:
     if tensor.get("problem"):
         return f"{name} {tensor['problem']}"
     if tensor["ratio"] is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ from conformance.expand import MAX_CASES, MAX_VALUES, Axis, axes_of, count, expa
 from conformance.schema import NAME, closest, nearest, schema
 from conformance.spec import FORMAT
 
-__all__ = ["CaseError", "CaseErrors", "corpus_root", "find", "is_case_file", "load", "load_file", "schema"]
+__all__ = [
+    *("CaseError", "CaseErrors", "CaseFile", "checked", "corpus_root", "find", "is_case_file", "load", "load_file"),
+    "schema",
+]
 
 SUFFIXES = (".yaml", ".yml")
 #: Faults looked at in one file, repeats included, before the rest waits until these are mended.
@@ -82,17 +86,31 @@ def load(paths: Sequence[Path], frameworks: frozenset[str] | None = None) -> lis
     Raises:
         CaseErrors: anything is wrong with any of them.
     """
+    return list(checked(paths, frameworks, []))
+
+
+def checked(paths: Sequence[Path], frameworks: frozenset[str] | None, files: list[CaseFile]) -> Iterator[Case]:
+    """As `load`, case by case: nothing may be done with any before the last has come. The files are put into `files`.
+
+    Raises:
+        CaseErrors: at the end, if anything is wrong with any of them.
+    """
     found, errors = _search(paths)
-    cases: list[Case] = []
+    shared = Counter(_topic(file.path, file.root) for file in found)
+    repeated = _Repeated()
     for file in found:
         try:
-            cases += load_file(file.path, file.root, frameworks)
+            opened = _opened(file.path, file.root, frameworks)
+            files.append(opened)
+            for case in opened:
+                if shared[opened.topic] > 1:  # else no other file can give its id
+                    repeated.add(case)
+                yield case
         except CaseErrors as error:
             errors += error.errors
-    errors += _repeated(cases)
+    errors += repeated.errors
     if errors:
         raise CaseErrors(errors)
-    return cases
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
@@ -136,19 +154,17 @@ def load_file(path: Path, root: Path | None = None, frameworks: frozenset[str] |
     Raises:
         CaseErrors: anything is wrong with it.
     """
+    return list(_opened(path, root, frameworks))
+
+
+def _opened(path: Path, root: Path | None, frameworks: frozenset[str] | None) -> CaseFile:
     name = str(path)
     try:
-        document = parse(_read(path))
+        return CaseFile(name, _topic(path, root), frameworks, parse(_read(path)))
     except (OSError, ValueError) as error:
         raise CaseErrors([_unreadable(path, error)]) from None
     except DocumentError as error:
         raise CaseErrors([_placed(name, fault) for fault in error.faults]) from None
-    file = _File(name, _topic(path, root), frameworks)
-    cases = list(file.cases(document))
-    if file.faults:
-        faults = sorted(dict.fromkeys(file.faults), key=lambda fault: (fault.mark.line, fault.mark.column))
-        raise CaseErrors([_placed(name, fault) for fault in faults])
-    return cases
 
 
 def corpus_root(path: Path, named: Path | None = None) -> Path:
@@ -233,35 +249,65 @@ def _placed(file: str, fault: Fault) -> CaseError:
     return CaseError(file, fault.mark.line, fault.mark.column, fault.path, fault.message, fault.hint)
 
 
-def _repeated(cases: Iterable[Case]) -> Iterator[CaseError]:
+class _Repeated:
     """Ids that two files give: the second is at fault, once for each line that repeats some."""
-    taken: dict[str, Case] = {}
-    told: set[tuple[str, int]] = set()
-    for case in cases:
-        first = taken.setdefault(case.id, case)
-        if first is not case and (case.file, case.line) not in told:
-            told.add((case.file, case.line))
+
+    def __init__(self) -> None:
+        self._taken: dict[str, Case] = {}
+        self._told: set[tuple[str, int]] = set()
+        self.errors: list[CaseError] = []
+
+    def add(self, case: Case) -> None:
+        first = self._taken.setdefault(case.id, case)
+        if first is not case and (case.file, case.line) not in self._told:
+            self._told.add((case.file, case.line))
             message = f"the id {case.id} is taken already, by {first.file}:{first.line}"
             hint = "rename one of the files, or put both below a folder named cases"
-            yield CaseError(case.file, case.line, 0, "", message, hint)
+            self.errors.append(CaseError(case.file, case.line, 0, "", message, hint))
 
 
 # What is in a file
 
 
-class _File:
-    """One file on its way to cases; what is wrong with it gathers in `faults`."""
+@dataclass(frozen=True)
+class CaseFile(Iterable[Case]):
+    """A case file as it was read: its cases are made each time they are asked for, whatever becomes of the file.
 
-    def __init__(self, name: str, topic: str, frameworks: frozenset[str] | None) -> None:
-        self._name = name
-        self._topic = topic
-        self._frameworks = frameworks
+    Attributes:
+        topic: the file part of ids.
+        frameworks: as in `load`.
+    """
+
+    name: str
+    topic: str
+    frameworks: frozenset[str] | None
+    document: Node
+
+    def __iter__(self) -> Iterator[Case]:
+        """The cases.
+
+        Raises:
+            CaseErrors: at the end, if anything is wrong with any of them.
+        """
+        expansion = _Expansion(self)
+        yield from expansion.cases()
+        if expansion.faults:
+            faults = sorted(dict.fromkeys(expansion.faults), key=lambda fault: (fault.mark.line, fault.mark.column))
+            raise CaseErrors([_placed(self.name, fault) for fault in faults])
+
+
+class _Expansion:
+    """A file on its way to cases; what is wrong with it gathers in `faults`."""
+
+    def __init__(self, file: CaseFile) -> None:
+        self._file = file
         self._affordable = True
         self._examined = 0
         self.faults: list[Fault] = []
 
-    def cases(self, document: Node) -> Iterator[Case]:
-        """The cases of a whole document; those with faults are left out."""
+    def cases(self) -> Iterator[Case]:
+        """The cases of the whole document; those with faults are left out."""
+        document = self._file.document
         if not self._ours(document):
             return
         about = self._about(document)
@@ -350,10 +396,10 @@ class _File:
         for expansion in expand(case.node, axes, self.faults.append):
             if self._examined > MAX_FAULTS:
                 return
-            spec, faults = check(Entry(case.key, expansion.body), self._frameworks)
+            spec, faults = check(Entry(case.key, expansion.body), self._file.frameworks)
             self._examined += len(faults)
             self.faults += (fault for fault in faults if (fault.mark, fault.path) not in told)
             told |= {(fault.mark, fault.path) for fault in faults}
             if spec is not None:
-                id_ = f"{self._topic}/{name}{expansion.suffix}"
-                yield Case(id_, self._name, case.key.line, about, spec, expansion.matrix)
+                id_ = f"{self._file.topic}/{name}{expansion.suffix}"
+                yield Case(id_, self._file.name, case.key.line, about, spec, expansion.matrix)

@@ -11,7 +11,6 @@ from typing import Any
 from conformance.differences import differences
 from conformance.findings import Agreement, Finding, agreement, cells, count, findings, pair_findings, rank
 from conformance.proof import sides
-from conformance.report_data import dtypes
 from conformance.run_folder import Run
 
 #: What each verdict means, in the words of the report's key.
@@ -28,11 +27,11 @@ MEANINGS = {
 _BACKENDS = {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX", "openvino": "OpenVINO"}
 
 
-def headline(run: Run) -> str:
+def headline(run: Run, found: Agreement) -> str:
     """Whether the targets agree, and whether that is as expected, in one sentence or two."""
     if not run.targets or not run.verdicts:
         return "Nothing ran: there is no verdict."
-    found, unexpected = agreement(run), len(run.unexpected)
+    unexpected = len(run.unexpected)
     wrong = f"{many(unexpected, 'verdict')} {'is' if unexpected == 1 else 'are'} unexpected"
     if not found.shared:
         right = sum(line["verdict"] in ("conforms", "conventional") for line in run.verdicts)
@@ -92,11 +91,11 @@ def _device(target: dict[str, Any]) -> str:
 
 def overview(run: Run) -> dict[str, Any]:
     """What both reports are made from."""
-    found = findings(run)
+    found, agreed = findings(run), agreement(run)
     names = [target["name"] for target in run.targets]
     labels = target_labels(run.targets)
     return {
-        "headline": headline(run),
+        "headline": headline(run, agreed),
         "subject": subject(run) if run.verdicts else "",
         "labels": labels,
         "short": _short(run.targets),
@@ -111,28 +110,15 @@ def overview(run: Run) -> dict[str, Any]:
         "number_cases": len(run.cases),
         "verdicts": sorted({line["verdict"] for line in run.verdicts}, key=rank),
         "pairs": pair_findings(run),
-        "agreement": agreement(run),
-        "odd": _odd(run, agreement(run)),
+        "agreement": agreed,
+        "odd": _odd(run, agreed),
         "reasons": _reasons(found),
         "causes": list(dict.fromkeys(one.cause for one in found)),
-        "dtypes": sorted({dtype for case in run.cases.values() for dtype in dtypes(case["spec"])}),
-        "tensors": [name for name in TENSORS if any(name in line for line in _named(run))],
         "differences": differences(run, sides(run, labels)),
         "absent": [target for target in run.info["targets"] if not target["ran"]],
         "environment": _environment(run),
         "facts": _facts(run),
     }
-
-
-#: The tensors that a step returns, in the order in which it makes them.
-TENSORS = (
-    *("y", "dx", "dgamma", "dbeta", "ddx", "ddgamma", "ddy"),
-    *("gamma", "beta", "running_mean", "running_var", "num_batches_tracked", "x"),
-)
-
-
-def _named(run: Run) -> list[set[str]]:
-    return [{name.partition("[")[0] for name in line["tensors"]} for line in run.verdicts]
 
 
 def _odd(run: Run, found: Agreement) -> list[tuple[str, int, list[tuple[str, int]]]]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from conformance import data
 from conformance.conditions import matches
-from conformance.findings import Line, off
+from conformance.findings import off
 from conformance.profile import Convention, Profile, open_adapter
-from conformance.run_folder import Run
+from conformance.run_folder import Line, Run
 
 #: Conditions that ask of a target, not of a case.
 _OF_TARGET = ("version", "device", "execution", "backend")
@@ -73,13 +73,34 @@ class Lines:
     """A run's lines, found by case and target, and what they prove."""
 
     def __init__(self, run: Run) -> None:
-        self.cases = run.cases
-        self.verdicts = {(line["case"], line["target"]): line for line in run.verdicts}
-        self.pairs = {(line["case"], *line["pair"]): line for line in run.pairs}
+        shared: dict[str, Line] = {}
+        self.cases: dict[str, Line] = {}
+        for name, case in run.cases.items():
+            asked = _asked(case)
+            self.cases[name] = shared.setdefault(repr(asked), asked)
+        self._verdicts: dict[str, dict[str, Line]] = {}
+        for line in run.verdicts:
+            self._verdicts.setdefault(line["target"], {})[line["case"]] = line
+        self._pairs: dict[frozenset[str], dict[str, Line]] = {}
+        for line in run.pairs:
+            self._pairs.setdefault(frozenset(line["pair"]), {})[line["case"]] = line
+        self._shared: dict[tuple[str, ...], list[str]] = {}
 
-    def pair(self, case: str, a: Side, b: Side) -> Line | None:
-        """The line of a pair, in whichever order."""
-        return self.pairs.get((case, a.target, b.target)) or self.pairs.get((case, b.target, a.target))
+    def of(self, side: Side) -> Mapping[str, Line]:
+        """Case → the verdict on it."""
+        return self._verdicts.get(side.target, {})
+
+    def pairs(self, a: Side, b: Side) -> Mapping[str, Line]:
+        """Case → the line that holds the two against each other."""
+        return self._pairs.get(frozenset((a.target, b.target)), {})
+
+    def _ran(self, sides: Sequence[Side]) -> list[str]:
+        """The cases that all these sides ran."""
+        targets = tuple(side.target for side in sides)
+        if targets not in self._shared:
+            verdicts = [self.of(side) for side in sides]
+            self._shared[targets] = [name for name in self.cases if all(name in of for of in verdicts)]
+        return self._shared[targets]
 
     def native(self, side: Side, case: Line) -> dict[str, Any] | None:
         """Canonical parameter → what a native case gives it on this framework; None for other cases."""
@@ -91,16 +112,16 @@ class Lines:
 
     def where(self, sides: Sequence[Side], holds: Callable[[str, Line], bool]) -> Proof:
         """The cases that all these sides ran and of which the condition holds."""
+        verdicts = [self.of(side) for side in sides]
         return self.proof(
-            (name, [self.verdicts[name, side.target] for side in sides])
-            for name, case in self.cases.items()
-            if all((name, side.target) in self.verdicts for side in sides) and holds(name, case)
+            (name, [of[name] for of in verdicts]) for name in self._ran(sides) if holds(name, self.cases[name])
         )
 
     def agree(self, a: Side, b: Side, case: str, tensor: str) -> bool:
         """Whether the two return the same of a tensor in every step, and return it at all."""
-        line = self.pair(case, a, b) or {"tensors": {}}
-        found = [off(result) for name, result in line["tensors"].items() if name.startswith(f"{tensor}[")]
+        line = self.pairs(a, b).get(case)
+        tensors = {} if line is None else line["tensors"]
+        found = [off(result) for name, result in tensors.items() if name.startswith(f"{tensor}[")]
         return bool(found) and max(found) <= 1
 
     def proof(self, found: Iterable[tuple[str, Sequence[Line]]]) -> Proof:
@@ -113,7 +134,26 @@ class Lines:
 
     def signature(self, side: Side) -> dict[str, str | None]:
         """The constructor's real parameters and defaults, as the run's signature cases saw them; empty if none did."""
-        for (_, target), line in self.verdicts.items():
-            if target == side.target and line.get("signature"):
+        for name, line in self.of(side).items():
+            if "signature" in self.cases[name]["spec"] and line.get("signature"):
                 return {name: default for name, default in line["signature"] if name is not None}
         return {}
+
+
+def _asked(case: Line) -> Line:
+    """A case's line as far as statements depend on it: most cases of a long run ask the same."""
+    spec = case["spec"]
+    layer = spec.get("layer") or {}
+    return {
+        "spec": {
+            **{name: spec[name] for name in ("native", "signature") if name in spec},
+            "layer": {
+                **{name: layer[name] for name in ("scale", "center") if name in layer},
+                "initial": dict.fromkeys(layer.get("initial") or {}),
+            },
+            "steps": [
+                {name: step[name] for name in ("mode", "frozen") if name in step}
+                for step in spec.get("steps", [{"mode": "train"}])
+            ],
+        }
+    }

@@ -6,7 +6,6 @@ frameworks are cleaned first (`conformance.safe_text`) and escaped where they ar
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from collections.abc import Sequence
 from functools import cache
@@ -25,7 +24,6 @@ from conformance.pages import Filters, asset, policy, templates
 from conformance.proof import sides
 from conformance.report_data import embedded
 from conformance.run_folder import Run
-from conformance.safe_text import clean_all
 
 #: A summary is read in a comment, not scrolled through; what is left out is counted.
 SUMMARY_LIMIT = 8_000
@@ -35,11 +33,12 @@ SUMMARY_TARGETS = 12
 
 def write_reports(run: Run, folder: Path) -> None:
     """Write report.html, junit.xml and summary.md into a folder that is there."""
-    cleaned = _cleaned(run)
+    cleaned = run.cleaned()
     told = overview(cleaned)
-    texts = {"report.html": _html(cleaned, told), "junit.xml": junit(run), "summary.md": _summary(told)}
-    for name, text in texts.items():
+    for name, text in {"report.html": _html(cleaned, told), "summary.md": _summary(told)}.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    with (folder / "junit.xml").open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(junit(cleaned))
 
 
 def html(run: Run) -> str:
@@ -48,7 +47,7 @@ def html(run: Run) -> str:
     Its Content-Security-Policy admits no request and no script or style but its own, by their digests: a text that
     slipped through the escaping would still not run.
     """
-    cleaned = _cleaned(run)
+    cleaned = run.cleaned()
     return _html(cleaned, overview(cleaned))
 
 
@@ -62,14 +61,14 @@ def _html(run: Run, told: dict[str, Any]) -> str:
             policy=policy(style, scripts),
             style=Markup(style),  # noqa: S704 - ours
             scripts=[Markup(script) for script in scripts],  # noqa: S704 - ours
-            data=embedded(run, proofs(told["differences"])),
+            data=embedded(run, [*told["unexpected"], *told["expected"]], proofs(told["differences"])),
         )
     )
 
 
 def summary(run: Run) -> str:
     """The run in Markdown, the worst first, in at most `SUMMARY_LIMIT` characters."""
-    return _summary(overview(_cleaned(run)))
+    return _summary(overview(run.cleaned()))
 
 
 def _summary(told: dict[str, Any]) -> str:
@@ -84,7 +83,7 @@ def _summary(told: dict[str, Any]) -> str:
 
 def difference_pages(run: Run) -> dict[str, str]:
     """File name → a page in Markdown, for every two frameworks of a run whose profiles come with the suite."""
-    run = _cleaned(run)
+    run = run.cleaned()
     template = _templates(autoescape=False).get_template("differences.md.j2")
     return {
         f"{one.slug}.md": template.render(
@@ -108,16 +107,6 @@ def proofs(found: Sequence[Differences]) -> dict[str, list[str]]:
 def row_address(one: Differences, table: Table, row: Row) -> str:
     """What the report's address calls a row."""
     return f"{one.slug}: {' | '.join(text for text in row.cells if text)} ({table.title})"
-
-
-def _cleaned(run: Run) -> Run:
-    return dataclasses.replace(
-        run,
-        info=clean_all(run.info),
-        cases=clean_all(run.cases),
-        verdicts=clean_all(run.verdicts),
-        pairs=clean_all(run.pairs),
-    )
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The data that the HTML report carries for its script: every case in full, compressed, so that one file is enough.
+"""The data that the HTML report carries for its script: cases in full, compressed, so that one file is enough.
 
 An index says of every case what the list and its filters need. Details, which a case's own page needs, come in parts
 that are unpacked when one is looked at. Each is JSON, deflated (RFC 1950) and in base64, which no markup can end.
@@ -11,19 +11,27 @@ import itertools
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
-from conformance.findings import agreement, causes, findings, off, reason, topic
+from conformance.findings import Finding, agreement, causes, off, reason, topic
 from conformance.repro import of_stored
-from conformance.run_folder import Run
+from conformance.run_folder import Line, Run
 from conformance.safe_text import shorten
 
 #: Longer texts are cut in the middle; the run folder has them whole.
 TEXT_LIMIT = 4_000
 #: What is searched of a message.
 SEARCH_LIMIT = 300
+#: A page lists so many cases. A longer run is more than a browser shows well, and the page says what it leaves out.
+CASES = 5_000
+#: The tensors that a step returns, in the order in which it makes them.
+TENSORS = (
+    *("y", "dx", "dgamma", "dbeta", "ddx", "ddgamma", "ddy"),
+    *("gamma", "beta", "running_mean", "running_var", "num_batches_tracked", "x"),
+)
 #: Details are unpacked so many cases at a time.
 PART = 40
 #: So many scripts are written into a report; the command repro writes the others.
@@ -35,30 +43,70 @@ _PLAIN = re.compile(r"[A-Za-z_][\w .-]*")
 
 @dataclass(frozen=True)
 class Embedded:
-    """The index, and the details of every `PART` cases in the order of the index; base64."""
+    """What the page holds of a run's cases.
+
+    Attributes:
+        index: in base64, as the details are.
+        details: of every `PART` cases in the order of the index.
+        cases: number of cases listed.
+        tensors: the tensors that their verdicts speak of.
+        dtypes: the dtypes of their inputs and parameters.
+
+    """
 
     index: str
     details: tuple[str, ...]
+    cases: int
+    tensors: tuple[str, ...]
+    dtypes: tuple[str, ...]
 
 
-def embedded(run: Run, proofs: Mapping[str, Sequence[str]]) -> Embedded:
-    """The run as the report's script reads it, with the cases that prove each row of the API differences."""
+def embedded(run: Run, found: Iterable[Finding], proofs: Mapping[str, Sequence[str]]) -> Embedded:
+    """The run as the report's script reads it, with its findings and what proves each row of the API differences."""
     targets = [target["name"] for target in run.info["targets"]]
-    verdicts: dict[str, list[dict[str, Any]]] = {name: [] for name in run.cases}
-    pairs: dict[str, list[dict[str, Any]]] = {name: [] for name in run.cases}
-    for line in run.verdicts:
-        verdicts[line["case"]].append(line)
-    for line in run.pairs:
-        pairs[line["case"]].append(line)
-    odd = agreement(run).odd
-    index = [_entry(case, verdicts[name], pairs[name], targets, odd.get(name, "")) for name, case in run.cases.items()]
-    written = scripts(run)
-    details = [_details(case, verdicts[name], pairs[name], targets, written) for name, case in run.cases.items()]
-    places = {name: place for place, name in enumerate(run.cases)}
-    proved = {row: [places[name] for name in cases] for row, cases in proofs.items()}
+    odd, written, listed = agreement(run).odd, scripts(run, found), _listed(run)
+    index: list[dict[str, Any]] = []
+    details: list[dict[str, Any]] = []
+    parts: list[str] = []
+    places: dict[str, int] = {}
+    tensors: set[str] = set()
+    for name, verdicts, pairs in run.each():
+        if name not in listed:
+            continue
+        case = run.cases[name]
+        lines = [dict(line) for line in verdicts], [dict(line) for line in pairs]  # read once for both
+        places[name] = len(index)
+        index.append(_entry(case, *lines, targets, odd.get(name, "")))
+        details.append(_details(case, *lines, targets, written))
+        tensors.update(_bare(tensor) for line in lines[0] for tensor in line["tensors"])
+        if len(details) == PART:
+            parts.append(pack(details))
+            details = []
+    proved = {row: [places[name] for name in cases if name in places] for row, cases in proofs.items()}
     return Embedded(
         pack({"targets": targets, "part": PART, "proofs": proved, "cases": index}),
-        tuple(pack(details[start : start + PART]) for start in range(0, len(details), PART)),
+        (*parts, pack(details)) if details else tuple(parts),
+        len(index),
+        tuple(tensor for tensor in TENSORS if tensor in tensors),
+        tuple(sorted({dtype for entry in index for dtype in entry.get("dtypes", ())})),
+    )
+
+
+def _listed(run: Run) -> Container[str]:
+    """The cases that the page lists: all; of too many, unexpected ones first, then what is not plain agreement."""
+    if len(run.cases) <= CASES:
+        return run.cases
+    ranks = [
+        (not any(line["status"] == "unexpected" for line in verdicts), _is_plain(verdicts, pairs), name)
+        for name, verdicts, pairs in run.each()
+    ]
+    return {name for *_, name in sorted(ranks, key=itemgetter(0, 1))[:CASES]}
+
+
+def _is_plain(verdicts: Iterable[Line], pairs: Iterable[Line]) -> bool:
+    """Whether there is nothing to tell of a case: all are right by the canonical conventions, and agree."""
+    return all(line["verdict"] == "conforms" for line in verdicts) and all(
+        line["agreement"] == "agree" for line in pairs
     )
 
 
@@ -68,29 +116,28 @@ def pack(data: Any) -> str:
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
-def scripts(run: Run) -> dict[tuple[str, str], str]:
+def scripts(run: Run, found: Iterable[Finding]) -> dict[tuple[str, str], str]:
     """Case and target → a script, for what people ask about first: a script takes some 20 ms to write.
 
     That is every unexpected verdict, then every one that is neither right nor a refusal, then the worst case of every
     cause on every target; `SCRIPTS` at most.
     """
     targets = {target["name"]: target for target in run.targets}
-    lines = {(line["case"], line["target"]): line for line in run.verdicts}
-    asked = [key for key, line in lines.items() if line["status"] == "unexpected"]
-    asked += [key for key, line in lines.items() if line["verdict"] not in ("conforms", "conventional", "refused")]
-    for finding in findings(run):
+    asked = [_subject(line) for line in run.unexpected]
+    asked += [_subject(line) for line in run.verdicts if line["verdict"] not in ("conforms", "conventional", "refused")]
+    for finding in found:
         asked += list({at.target: (at.case, at.target) for at in reversed(finding.occurrences)}.values())
-    found = {}
-    for key in list(dict.fromkeys(asked))[:SCRIPTS]:
-        script = of_stored(run.cases[key[0]], lines[key], targets[key[1]])
-        if script:
-            found[key] = script
-    return found
+    wanted = dict.fromkeys(list(dict.fromkeys(asked))[:SCRIPTS])
+    lines = {subject: line for line in run.verdicts if (subject := _subject(line)) in wanted}
+    written = {key: of_stored(run.cases[key[0]], lines[key], targets[key[1]]) for key in wanted}
+    return {key: script for key, script in written.items() if script}
 
 
-def _entry(
-    case: dict[str, Any], verdicts: list[dict[str, Any]], pairs: list[dict[str, Any]], targets: list[str], odd: str
-) -> dict[str, Any]:
+def _subject(line: Line) -> tuple[str, str]:
+    return line["case"], line["target"]
+
+
+def _entry(case: Line, verdicts: Sequence[Line], pairs: Sequence[Line], targets: list[str], odd: str) -> dict[str, Any]:
     """What the list shows of a case and filters it by."""
     differing = [line for line in pairs if line["agreement"] != "agree"]
     return _without_empty(
@@ -122,13 +169,13 @@ def _entry(
     )
 
 
-def _said(line: dict[str, Any]) -> str:
+def _said(line: Line) -> str:
     """What is searched of a verdict beyond its cause."""
     error = f"{line['error']['type']}: {line['error']['message']}" if line["error"] else ""
     return "\n".join(text for text in (reason(line), error, line["received"]) if text)
 
 
-def _out_of_bound(line: dict[str, Any]) -> list[str]:
+def _out_of_bound(line: Line) -> list[str]:
     return [name for name, tensor in line["tensors"].items() if off(tensor) > 1]
 
 
@@ -149,9 +196,9 @@ def dtypes(spec: Mapping[str, Any]) -> list[str]:
 
 
 def _details(
-    case: dict[str, Any],
-    verdicts: list[dict[str, Any]],
-    pairs: list[dict[str, Any]],
+    case: Line,
+    verdicts: Sequence[Line],
+    pairs: Sequence[Line],
     targets: list[str],
     written: Mapping[tuple[str, str], str],
 ) -> dict[str, Any]:
@@ -167,7 +214,7 @@ def _details(
     }
 
 
-def _verdict(line: dict[str, Any], targets: list[str], script: str | None) -> dict[str, Any]:
+def _verdict(line: Line, targets: list[str], script: str | None) -> dict[str, Any]:
     error = line["error"]
     return _without_empty(
         {
@@ -188,7 +235,7 @@ def _verdict(line: dict[str, Any], targets: list[str], script: str | None) -> di
     )
 
 
-def _pair(line: dict[str, Any], targets: list[str]) -> dict[str, Any]:
+def _pair(line: Line, targets: list[str]) -> dict[str, Any]:
     """A pair with the tensors that differ, and the worst where none does: results.jsonl has the rest."""
     ranked = sorted(line["tensors"].items(), key=lambda item: -off(item[1]))
     differing = [item for item in ranked if off(item[1]) > 1]
@@ -204,7 +251,7 @@ def _pair(line: dict[str, Any], targets: list[str]) -> dict[str, Any]:
     )
 
 
-def _tensor(name: str, tensor: dict[str, Any]) -> dict[str, Any]:
+def _tensor(name: str, tensor: Mapping[str, Any]) -> dict[str, Any]:
     """A tensor with the digits that a person reads; `conformance.evidence` describes the fields."""
     exact = tensor["ratio"] == 0 and not tensor.get("problem")
     return _without_empty(
@@ -227,7 +274,7 @@ def _tensor(name: str, tensor: dict[str, Any]) -> dict[str, Any]:
 
 def _without_empty(fields: dict[str, Any]) -> dict[str, Any]:
     """Fields that say something; an absent number is 0, an absent text empty."""
-    return {name: value for name, value in fields.items() if value not in (None, 0, "", [], ())}
+    return {name: value for name, value in fields.items() if value}
 
 
 def _number(value: float | None) -> float | str | None:
@@ -291,6 +338,9 @@ def specification(spec: dict[str, Any]) -> str:
     return "\n".join(f"{key}: {_flow(value)}" for key, value in spec.items() if key != "why")
 
 
+_SCALAR = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def _flow(value: Any) -> str:
     """JSON data in YAML's flow style."""
     if isinstance(value, dict):
@@ -299,4 +349,4 @@ def _flow(value: Any) -> str:
         return "[" + ", ".join(_flow(item) for item in value) + "]"
     if isinstance(value, str) and _PLAIN.fullmatch(value):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return _SCALAR(value)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import math
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,55 +25,23 @@ from pydantic import (
 )
 from safetensors import SafetensorError, safe_open
 
-from conformance.errors import UsageError
+from conformance.damage import (
+    DamagedArrays,
+    Garbled,
+    Incomplete,
+    Miscounted,
+    MissingFile,
+    NotARun,
+    Truncated,
+    UnknownFormat,
+)
 from conformance.judge import VerdictName
 from conformance.record import FILES, FORMAT
-from conformance.safe_text import one_line
+from conformance.safe_text import clean_all, harmless
+from conformance.stored_lines import LineFile, StoredCases, StoredLine, exactly, parse
 
-#: No line of a run is longer than this, in bytes, nor is its run.json: what has none to end it is not read on.
-LINE_LIMIT = 16_000_000
-
-
-class RunDamage(UsageError):
-    """A run folder cannot be trusted; the subclass says how.
-
-    What a folder from elsewhere holds reaches the message, and no terminal acts on it.
-    """
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(one_line(message, 1000), hint)
-
-
-class NotARun(RunDamage):
-    """The path is no folder, or a folder without run.json."""
-
-
-class UnknownFormat(RunDamage):
-    """run.json says a format version that this suite does not read."""
-
-
-class MissingFile(RunDamage):
-    """A file that every run has is not there."""
-
-
-class Garbled(RunDamage):
-    """A line is no JSON object of the agreed form, or says again what another has said."""
-
-
-class Truncated(RunDamage):
-    """results.jsonl has no footer: the run was cut off, or the file was."""
-
-
-class Incomplete(RunDamage):
-    """The footer says that the run was interrupted; what was judged before can be trusted."""
-
-
-class Miscounted(RunDamage):
-    """The footer counts other numbers than the lines say: lines were lost or added."""
-
-
-class DamagedArrays(RunDamage):
-    """arrays.safetensors cannot be read."""
+#: A line of a run's files.
+Line = Mapping[str, Any]
 
 
 class _Said(BaseModel):
@@ -127,7 +94,7 @@ class _Step(_Said):
 
 class _Layer(_Said):
     dtype: str | None = None
-    initial: dict[str, JsonValue] = {}
+    initial: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class _Spec(_Said):
@@ -163,11 +130,11 @@ class _Tensor(_Said):
     max_ulp: float | None = None
     worst_index: list[int] | None = None
     problem: str = ""
-    shape: list[int] = []
-    worst: Annotated[list[float | str], AfterValidator(_none_or_three)] = []
+    shape: list[int] = Field(default_factory=list)
+    worst: Annotated[list[float | str], AfterValidator(_none_or_three)] = Field(default_factory=list)
     strip: str = ""
-    ulps: list[int] = []
-    running: list[list[float | str]] = []
+    ulps: list[int] = Field(default_factory=list)
+    running: list[list[float | str]] = Field(default_factory=list)
 
 
 class _Error(_Said):
@@ -191,13 +158,13 @@ class _Verdict(_Said):
     reason: str = ""
     seconds: float
     tensors: dict[str, _Tensor]
+    accepted: dict[str, JsonValue] = Field(default_factory=dict)
+    tried: list[_Tried] = Field(default_factory=list)
     error: _Error | None
     received: str
     facts: list[str]
-    digests: dict[str, str] = {}
-    signature: list[Annotated[list[str | None], Field(min_length=2, max_length=2)]] = []
-    accepted: dict[str, JsonValue] = {}
-    tried: list[_Tried] = []
+    digests: dict[str, str] = Field(default_factory=dict)
+    signature: list[Annotated[list[str | None], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
 
     @field_validator("error")
     @classmethod
@@ -215,6 +182,10 @@ class _Pair(_Said):
     because: str
 
 
+#: What reports count and group by is held of every line, the rest when it is asked for.
+_HELD = ("target", "verdict", "status", "expected", "diagnosis", "because", "reason", "error", "pair", "agreement")
+
+
 @dataclass(frozen=True)
 class Run:
     """A stored run.
@@ -222,17 +193,17 @@ class Run:
     Attributes:
         info: run.json.
         cases: the lines of cases.jsonl, by case id, in order.
-        verdicts: the lines of results.jsonl that judge a case on a target.
-        pairs: the lines that judge a case on a pair of targets.
+        verdicts: the lines of results.jsonl that judge a case on a target, in the order of the cases.
+        pairs: the lines that judge a case on a pair of targets, in that order too.
         footer: the last line.
 
     """
 
     path: Path
     info: dict[str, Any]
-    cases: dict[str, dict[str, Any]]
-    verdicts: list[dict[str, Any]]
-    pairs: list[dict[str, Any]]
+    cases: Mapping[str, Line]
+    verdicts: Sequence[Line]
+    pairs: Sequence[Line]
     footer: dict[str, Any]
 
     @property
@@ -241,9 +212,21 @@ class Run:
         return [target for target in self.info["targets"] if target["ran"]]
 
     @property
-    def unexpected(self) -> list[dict[str, Any]]:
+    def unexpected(self) -> list[Line]:
         """The verdicts that were not expected."""
         return [verdict for verdict in self.verdicts if verdict["status"] == "unexpected"]
+
+    def each(self) -> Iterator[tuple[str, list[Line], list[Line]]]:
+        """Every case in order: its id, its verdicts and its pairs."""
+        verdicts, pairs = (_Following(lines) for lines in (self.verdicts, self.pairs))
+        for name in self.cases:
+            yield name, verdicts.of(name), pairs.of(name)
+
+    def cleaned(self) -> Run:
+        """The same with all texts such that no character acts (`conformance.safe_text`)."""
+        cases = self.cases.cleaned() if isinstance(self.cases, StoredCases) else clean_all(self.cases)
+        verdicts, pairs = ([_clean(line) for line in lines] for lines in (self.verdicts, self.pairs))
+        return replace(self, info=clean_all(self.info), cases=cases, verdicts=verdicts, pairs=pairs)
 
     def array(self, case: str, target: str, tensor: str) -> NDArray[Any] | None:
         """A tensor as a target returned it; None if it was not kept.
@@ -267,6 +250,25 @@ class Run:
         return frozenset(self._arrays.keys())
 
 
+def _clean(line: Line) -> Line:
+    return line if isinstance(line, StoredLine) and line.harmless else clean_all(dict(line))
+
+
+class _Following:
+    """Lines in the order of the cases, handed out case by case."""
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self._lines = iter(lines)
+        self._next = next(self._lines, None)
+
+    def of(self, case: str) -> list[Line]:
+        found = []
+        while self._next is not None and self._next["case"] == case:
+            found.append(self._next)
+            self._next = next(self._lines, None)
+        return found
+
+
 def read(path: Path, *, partial: bool = False) -> Run:
     """Read a run folder; with `partial`, one that an interrupted run has left, too.
 
@@ -276,103 +278,112 @@ def read(path: Path, *, partial: bool = False) -> Run:
     """
     if not (path / "run.json").is_file():
         raise NotARun(f"{path} is no run folder: it has no run.json")
-    info = _json(path / "run.json", b"".join(_pieces(path / "run.json", whole=True)), 1)
-    if type(info.get("format")) is not int or info["format"] != FORMAT:
-        raise UnknownFormat(f"{path} has format {info.get('format')!r:.40}; this suite reads {FORMAT}")
-    _check(_Info, info, path / "run.json", 1)
+    info = _info(path)
     for name in FILES:
         if not (path / name).is_file():
             raise MissingFile(f"{path} lacks {name}")
-    said = _lines(path / "cases.jsonl")
-    for number, line in enumerate(said, 1):
-        _check(_Case, line, path / "cases.jsonl", number)
-    cases = {line["case"]: line for line in said}
-    *results, footer = _lines(path / "results.jsonl") or [{}]
-    if not isinstance(footer.get("complete"), bool):
-        raise Truncated(f"{path / 'results.jsonl'} has no footer: the run is not complete")
-    names = {target["name"] for target in info["targets"] if target["ran"]}
-    judged: set[tuple[str, ...]] = set()
-    for number, line in enumerate(results, 1):
-        _check(_Pair if "pair" in line else _Verdict, line, path / "results.jsonl", number)
-        for name in [name for name in line.get("pair") or [line["target"]] if name not in names]:
-            raise Garbled(f"{path / 'results.jsonl'}:{number}: this run has no target {name} that ran")
-        if line["case"] not in cases:
-            raise Garbled(f"{path / 'results.jsonl'}:{number}: this run has no case {line['case']}")
-        subject = (line["case"], *(line.get("pair") or [line["target"]]))
-        if subject in judged:
-            raise Garbled(f"{path / 'results.jsonl'}:{number}: {' on '.join(subject)} is judged twice")
-        judged.add(subject)
-    verdicts = [line for line in results if "pair" not in line]
-    pairs = [line for line in results if "pair" in line]
-    _count(path, footer, cases=len(said), verdicts=verdicts, pairs=pairs)
-    if not footer["complete"] and not partial:
+    file = LineFile(path / "cases.jsonl")
+    cases, number = StoredCases(file), 0
+    for number, (place, text) in enumerate(file.pieces(), 1):
+        cases.add(_checked(_Case, file.path, number, text)["case"], place, harmless=harmless(text))
+    results = _Results(
+        path / "results.jsonl", frozenset(target["name"] for target in info["targets"] if target["ran"]), cases
+    )
+    results.count(path, number)
+    if not results.footer["complete"] and not partial:
+        judged = f"{len(results.verdicts):,} verdicts on {number:,} cases"
         raise Incomplete(
-            f"{path} is incomplete: the run was interrupted after {len(verdicts):,} verdicts on {len(said):,} cases",
-            hint="a report is made of a whole run",
+            f"{path} is incomplete: the run was interrupted after {judged}", hint="a report is made of a whole run"
         )
-    return Run(path, info, cases, verdicts, pairs, footer)
+    return Run(path, info, cases, results.verdicts, results.pairs, results.footer)
 
 
-def _check(model: type[_Said], said: dict[str, Any], file: Path, number: int) -> None:
+def _info(path: Path) -> dict[str, Any]:
+    file = path / "run.json"
+    text = b"".join(piece for _, piece in LineFile(file).pieces(whole=True))
+    info = parse(file, text, 1)
+    if type(info.get("format")) is not int or info["format"] != FORMAT:
+        raise UnknownFormat(f"{path} has format {info.get('format')!r:.40}; this suite reads {FORMAT}")
+    return _checked(_Info, file, 1, text)
+
+
+def _checked(model: type[_Said], file: Path, number: int, text: bytes) -> dict[str, Any]:
+    """What a line says, which has the form that was agreed on.
+
+    Raises:
+        Garbled: it has not.
+
+    """
+    said = parse(file, text, number)
     try:
         model.model_validate(said)
     except ValidationError as error:
+        exactly(file, text, number)  # a number beyond 64 bits is no finite one here, and has words of its own there
         first = error.errors(include_url=False, include_input=False)[0]
         raise Garbled(
             f"{file}:{number}: {'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
         ) from error
+    return said
 
 
-def _count(path: Path, footer: dict[str, Any], cases: int, verdicts: list[Any], pairs: list[Any]) -> None:
-    counted = Counter([line["verdict"] for line in verdicts] + [line["agreement"] for line in pairs])
-    counted["unexpected"] = sum(line["status"] == "unexpected" for line in verdicts)
-    counted.update(cases=cases, verdicts=len(verdicts), pairs=len(pairs))
-    for what in sorted({*counted, *footer} - {"complete"}):
-        if footer.get(what, 0) != counted[what]:
-            raise Miscounted(f"{path} holds {counted[what]} {what}, its footer counts {footer.get(what, 0)!r:.40}")
+class _Results:
+    """The lines of results.jsonl, each checked by itself; and none says again what another has said.
 
+    Raises:
+        RunDamage: one of its subclasses.
 
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [_json(file, line, number) for number, line in enumerate(_pieces(file), 1)]
+    """
 
+    def __init__(self, path: Path, targets: frozenset[str], cases: StoredCases) -> None:
+        self._file = LineFile(path)
+        self._targets = targets
+        self._cases = cases
+        self._shared: dict[str, dict[str, Any]] = {}
+        self.verdicts: list[StoredLine] = []
+        self.pairs: list[StoredLine] = []
+        pieces = self._file.pieces()
+        number, (place, text) = 1, next(pieces, (0, b"{}"))
+        for number, following in enumerate(pieces, 2):
+            self._add(number - 1, place, text)
+            place, text = following
+        self.footer = parse(path, text, number)
+        if not isinstance(self.footer.get("complete"), bool):
+            raise Truncated(f"{path} has no footer: the run is not complete")
+        for lines in (self.verdicts, self.pairs):
+            lines.sort(key=lambda line: cases.order[line["case"]])
+            self._once(lines)
 
-def _pieces(file: Path, *, whole: bool = False) -> Iterator[bytes]:
-    """The file's lines, which newlines end and nothing else does; with `whole`, the last may lack one."""
-    length = 0
-    try:
-        with file.open("rb") as stream:
-            for number in itertools.count(1):
-                line = stream.readline(LINE_LIMIT + 1)
-                length = length * whole + len(line)
-                if length > LINE_LIMIT:
-                    raise Garbled(f"{file}:{number}: longer than {LINE_LIMIT:,} bytes")
-                if not line:
-                    return
-                if not (whole or line.endswith(b"\n")):
-                    raise Truncated(f"{file} ends in the middle of line {number}")
-                yield line
-    except OSError as error:
-        raise MissingFile(f"{file} cannot be read: {error.strerror}") from error
+    def _add(self, number: int, place: int, text: bytes) -> None:
+        where = f"{self._file.path}:{number}"
+        is_pair = b'"pair"' in text and "pair" in parse(self._file.path, text, number)
+        said = _checked(_Pair if is_pair else _Verdict, self._file.path, number, text)
+        for name in said["pair"] if is_pair else [said["target"]]:
+            if name not in self._targets:
+                raise Garbled(f"{where}: this run has no target {name} that ran")
+        if said["case"] not in self._cases:
+            raise Garbled(f"{where}: this run has no case {said['case']}")
+        held = {key: said[key] for key in _HELD if key in said}
+        case = self._cases.names[self._cases.order[said["case"]]]
+        line = StoredLine(self._file, place, case, said.get("seconds"), self._shared.setdefault(repr(held), held))
+        line.harmless = harmless(text)
+        (self.pairs if is_pair else self.verdicts).append(line)
 
+    def _once(self, lines: Sequence[StoredLine]) -> None:
+        for case, of_case in groupby(lines, key=itemgetter("case")):
+            judged: set[tuple[str, ...]] = set()
+            for line in of_case:
+                subject = tuple(line["pair"]) if lines is self.pairs else (line["target"],)
+                if subject in judged:
+                    what = " on ".join((case, *subject))
+                    raise Garbled(f"{self._file.path}:{line.number}: {what} is judged twice")
+                judged.add(subject)
 
-def _json(file: Path, text: bytes, line: int) -> dict[str, Any]:
-    try:
-        value = json.loads(text.decode(), parse_constant=_no_constant, parse_float=_finite)
-    except UnicodeDecodeError as error:
-        raise Garbled(f"{file}:{line} is no UTF-8: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise Garbled(f"{file}:{line}: {error}") from error
-    if not isinstance(value, dict):
-        raise Garbled(f"{file}:{line}: a JSON object was expected")
-    return value
-
-
-def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise ValueError(f"{digits[:40]} is too large a number")
-    return value
+    def count(self, path: Path, cases: int) -> None:
+        """Hold the footer's numbers against the lines."""
+        counted = Counter(line["verdict"] for line in self.verdicts) + Counter(line["agreement"] for line in self.pairs)
+        counted["unexpected"] = sum(line["status"] == "unexpected" for line in self.verdicts)
+        counted.update(cases=cases, verdicts=len(self.verdicts), pairs=len(self.pairs))
+        for what in sorted({*counted, *self.footer} - {"complete"}):
+            if self.footer.get(what, 0) != counted[what]:
+                said = f"{self.footer.get(what, 0)!r:.40}"
+                raise Miscounted(f"{path} holds {counted[what]} {what}, its footer counts {said}")

@@ -19,6 +19,8 @@ _HARMFUL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff"
     "\U000e0000-\U000e007f]"
 )
+#: JSON's escapes but those of a quotation mark, a slash of either kind, newline and tab.
+_ESCAPE = re.compile(rb'\\[^"\\/nt]')
 #: What acts within a line of GitHub's Markdown. Its line starts are the template's.
 _MARKUP = re.compile(r"[\\`*_\[\]|~$]|:(?=//)|(?<=www)\.")
 
@@ -33,6 +35,17 @@ def clean(text: str) -> str:
         return text
     text = _TERMINAL.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
     return _HARMFUL.sub(lambda found: _spelled(ord(found[0])), text)
+
+
+def harmless(line: bytes) -> bool:
+    r"""Whether `clean_all` surely has nothing to change in what a line of JSON says.
+
+    >>> harmless(b'{"a": "b \\n"}'), harmless(b'{"a": "\\u001b[31m"}')
+    (True, False)
+    """
+    if b"\\" in line and _ESCAPE.search(line):
+        return False
+    return b"\x7f" not in line if line.isascii() else not _HARMFUL.search(line.decode("utf-8", "surrogateescape"))
 
 
 def _spelled(code: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from conformance.carried import NothingCarried, carried, source_of
@@ -38,7 +38,7 @@ def targets_of(case: Case, targets: Sequence[Target]) -> list[Target]:
     return [target for target in targets if case.frameworks is None or target.framework in case.frameworks]
 
 
-def judged(cases: Sequence[Case], pool: Pool, watch: Watch | None = None) -> Iterator[Settled]:
+def judged(cases: Collection[Case], pool: Pool, watch: Watch | None = None) -> Iterator[Settled]:
     """Run and judge every case on every target of the pool that it speaks to, in the order of the cases.
 
     A case is judged on each target as soon as that target answers; tensors are held only while a case is under way.
@@ -47,12 +47,15 @@ def judged(cases: Sequence[Case], pool: Pool, watch: Watch | None = None) -> Ite
         Interrupted: the pool was told to stop; what was judged of the cases under way is yielded before.
 
     """
-    spoken_to = [(case, targets_of(case, pool.targets)) for case in cases]
-    ported = {case.id: _carried(case, pool) for case, targets in spoken_to if targets and case.source is not None}
+    ported = {
+        case.id: _carried(case, pool)
+        for case in cases
+        if case.spec.carried is not None and targets_of(case, pool.targets)
+    }
     asked = (
         (ported[case.id][0] if case.id in ported else materialise(case), targets)
-        for case, targets in spoken_to
-        if targets
+        for case in cases
+        if (targets := targets_of(case, pool.targets))
     )
     opened: dict[int, tuple[Oracle, Settled]] = {}
     done: dict[int, Settled] = {}

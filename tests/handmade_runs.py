@@ -101,8 +101,11 @@ def run(
         },
         "targets": list(targets) or [target(name) for name in named],
     }
-    described = {line["case"]: line for line in (cases or [case(name) for name in told])}
-    return Run(Path("run"), info, described, list(verdicts), list(pairs), {"complete": True})
+    paired = dict.fromkeys(line["case"] for line in pairs)
+    described = {line["case"]: line for line in (cases or [case(name) for name in {**told, **paired}])}
+    order = list(described)
+    judged, compared = (sorted(lines, key=lambda line: order.index(line["case"])) for lines in (verdicts, pairs))
+    return Run(Path("run"), info, described, judged, compared, {"complete": True})
 
 
 #: What makes a verdict one of its kind.

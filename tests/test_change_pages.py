@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -41,7 +42,8 @@ def moved() -> Comparison:
 def evil() -> Comparison:
     """What two runs changed in which every text tries to act."""
     old, new = bare(hostile()), bare(hostile())
-    new.verdicts[0]["diagnosis"] = f"other {HOSTILE}"
+    first, *rest = new.verdicts
+    new = replace(new, verdicts=[{**first, "diagnosis": f"other {HOSTILE}"}, *rest])
     new.info["suite"] = HOSTILE
     return compare(Half(old, HOSTILE), Half(new, HOSTILE))
 

@@ -19,7 +19,8 @@ from conftest import ROOT
 
 from conformance import cli
 from conformance.commands import targets as targets_command
-from conformance.run_folder import RunDamage, read
+from conformance.damage import RunDamage
+from conformance.run_folder import read
 from conformance.target import installed, parse
 
 MISBEHAVING = ROOT / "tests" / "misbehaving"

@@ -209,7 +209,7 @@ def test_limits_admit_what_lies_on_them(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_size_and_depth_count_what_aliases_stand_for() -> None:
     root = parse(b"a: &x [1, [2]]\nb: [*x, *x]\n")
-    assert (root.size, root.depth) == (1 + 4 + 1 + 4 + 4, 4)
+    assert root.extent == (1 + 4 + 1 + 4 + 4, 4)
 
 
 def faults_of(data: bytes) -> tuple[Fault, ...]:

@@ -19,13 +19,14 @@ from safetensors.numpy import load_file
 from tiny_run import TENSORS, fill, problem, starts, targets, write
 
 from conformance import streams
+from conformance.damage import Incomplete
 from conformance.errors import UsageError
 from conformance.harness import Array
 from conformance.lines import digest
 from conformance.observation import Observation
 from conformance.problem import Problem, from_wire
 from conformance.record import ARRAY_LIMIT, RunWriter, default_folder
-from conformance.run_folder import Incomplete, read
+from conformance.run_folder import read
 
 
 def strict(text: str) -> Any:

@@ -33,7 +33,7 @@ from conformance.judge import VERDICTS
 from conformance.junit import junit
 from conformance.overview import MEANINGS, headline, subject
 from conformance.report import SUMMARY_LIMIT, html, summary, write_reports
-from conformance.report_data import dtypes, embedded, parameters, steps
+from conformance.report_data import Embedded, dtypes, embedded, parameters, steps
 from conformance.run_folder import Run
 from conformance.safe_text import clean
 
@@ -71,6 +71,10 @@ class Page(HTMLParser):
 # What is told.
 
 
+def said(of: Run) -> str:
+    return headline(of, agreement(of))
+
+
 def test_the_headline_tells_whether_they_agree_and_whether_that_was_expected() -> None:
     keras = target("keras", "Keras", version="3.15.1", backend="tensorflow", backend_version="2.21.0")
     right = [verdict(on="torch"), verdict("conventional", on="keras", **BIASED)]
@@ -79,7 +83,7 @@ def test_the_headline_tells_whether_they_agree_and_whether_that_was_expected() -
     targets = [target(), keras]
     two = [*together, pair("torch", "keras", "keras: running-variance-biased", of="a/2")]
     runs = ((right, together), (right, two), (wrong, apart))
-    assert [headline(run(lines, pairs, targets)) for lines, pairs in runs] == [
+    assert [said(run(lines, pairs, targets)) for lines, pairs in runs] == [
         "PyTorch and Keras agree in the one case that they share.",
         "PyTorch and Keras agree in 1 of the 2 cases that they share; every difference is a known one.",
         "1 verdict is unexpected. PyTorch and Keras differ in the one case that they share.",
@@ -91,9 +95,9 @@ def test_the_headline_tells_whether_they_agree_and_whether_that_was_expected() -
 
 def test_the_headline_of_one_target_counts_what_is_right() -> None:
     lines = [verdict(of="a/1"), verdict("refused", of="a/2", **REFUSED)]
-    assert headline(run(lines)) == "1 of 2 verdicts are right, and all are as expected."
+    assert said(run(lines)) == "1 of 2 verdicts are right, and all are as expected."
     lines = [verdict(of="a/1"), verdict("divergent", "unexpected", of="a/2", **UNEXPLAINED)]
-    assert headline(run(lines)) == "1 verdict is unexpected; 1 of 2 verdicts are right."
+    assert said(run(lines)) == "1 verdict is unexpected; 1 of 2 verdicts are right."
 
 
 def test_targets_of_one_framework_are_told_apart() -> None:
@@ -106,10 +110,10 @@ def test_targets_of_one_framework_are_told_apart() -> None:
 
 def test_a_run_of_nothing_says_so() -> None:
     nothing = run([], targets=[target(ran=False, message="no module named torch")])
-    assert headline(nothing) == "Nothing ran: there is no verdict."
+    assert said(nothing) == "Nothing ran: there is no verdict."
     assert "no module named torch" in Page(html(nothing)).text
     assert "no module named torch" in summary(nothing)
-    assert ElementTree.fromstring(junit(nothing)).get("errors") == "1"
+    assert ElementTree.fromstring("".join(junit(nothing))).get("errors") == "1"
 
 
 def test_every_verdict_has_a_meaning_and_a_colour() -> None:
@@ -249,14 +253,23 @@ def unpack(text: str) -> Any:
     return json.loads(zlib.decompress(base64.b64decode(text)))
 
 
+def held(of: Run) -> Embedded:
+    """What the page holds of a run's cases."""
+    return embedded(of, findings(of), {})
+
+
+def scripts(of: Run) -> dict[tuple[str, str], str]:
+    return report_data.scripts(of, findings(of))
+
+
 def details(of: Run) -> list[Line]:
     """The details of every case."""
-    return [case for part in embedded(of, {}).details for case in unpack(part)]
+    return [case for part in held(of).details for case in unpack(part)]
 
 
 def test_the_index_tells_what_the_list_shows_and_filters() -> None:
     lines = [verdict("divergent", "unexpected", **UNEXPLAINED), verdict(on="keras")]
-    found = unpack(embedded(run(lines, [pair("torch", "keras", "torch: unexplained")]), {}).index)
+    found = unpack(held(run(lines, [pair("torch", "keras", "torch: unexplained")])).index)
     assert found["targets"] == ["torch", "keras"]
     (only,) = found["cases"]
     assert only["why"] == "Momentum is the classic porting mistake."
@@ -269,7 +282,7 @@ def test_the_index_tells_what_the_list_shows_and_filters() -> None:
 
 def test_the_index_names_the_cases_that_prove_a_row() -> None:
     lines = [verdict(of=f"a/{i}") for i in range(3)]
-    found = unpack(embedded(run(lines), {"a rule": ["a/2", "a/0"]}).index)
+    found = unpack(embedded(run(lines), [], {"a rule": ["a/2", "a/0"]}).index)
     assert found["proofs"] == {"a rule": [2, 0]}
 
 
@@ -308,13 +321,13 @@ def test_scripts_are_written_for_what_people_ask_about_first(monkeypatch: pytest
     ]
     wrong = [verdict("divergent", status, of=f"a/{status}", **UNEXPLAINED) for status in ("expected", "unexpected")]
     lines = [verdict(of="a/right"), *biased, *wrong]
-    assert list(report_data.scripts(run(lines)).values()) == [
+    assert list(scripts(run(lines)).values()) == [
         "a/unexpected torch",
         "a/expected torch",
         "a/biased-8 keras",
     ]
     monkeypatch.setattr(report_data, "SCRIPTS", 1)
-    assert list(report_data.scripts(run(lines)).values()) == ["a/unexpected torch"]
+    assert list(scripts(run(lines)).values()) == ["a/unexpected torch"]
 
 
 def test_steps_that_ask_the_same_are_one_row() -> None:
@@ -335,6 +348,21 @@ def test_parameters_are_told_as_each_kind_of_case_gives_them() -> None:
     native = {"torch": {"num_features": 3, "momentum": None}, "keras": {}}
     assert parameters({"native": native}) == [["torch", "num_features=3, momentum=None"], ["keras", ""]]
     assert parameters({"signature": {"torch": {"x": None, "eps": "1e-05"}}}) == [["torch", "x, eps=1e-05"]]
+
+
+def test_a_page_lists_a_part_of_a_long_run_the_unexpected_first_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_data, "CASES", 3)
+    lines = [
+        *(verdict(of=f"a/right-{i}") for i in range(3)),
+        *(verdict("conventional", of=f"a/biased-{i}", **BIASED) for i in range(2)),
+        verdict("divergent", "unexpected", of="a/wrong", **UNEXPLAINED),
+    ]
+    of = run(lines)
+    index = unpack(embedded(of, findings(of), {"a rule": ["a/right-0", "a/biased-1"]}).index)
+    assert [case["id"] for case in index["cases"]] == ["a/biased-0", "a/biased-1", "a/wrong"]
+    assert index["proofs"] == {"a rule": [1]}
+    assert "This page lists 3 of 6 cases" in Page(html(of)).text
+    assert "This page lists" not in Page(html(run(lines[:3]))).text
 
 
 def test_a_case_has_the_dtypes_of_its_inputs_and_its_layer() -> None:

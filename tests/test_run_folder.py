@@ -15,21 +15,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_run import problem, write
 
-from conformance.record import FILES
-from conformance.report import write_reports
-from conformance.run_folder import (
+from conformance.damage import (
     DamagedArrays,
     Garbled,
     Incomplete,
     Miscounted,
     MissingFile,
     NotARun,
-    Run,
     RunDamage,
     Truncated,
     UnknownFormat,
-    read,
 )
+from conformance.record import FILES
+from conformance.report import write_reports
+from conformance.run_folder import Run, read
 
 
 @pytest.fixture
@@ -56,6 +55,48 @@ def test_a_run_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_characters_that_end_lines_elsewhere_end_none_here(run: Path) -> None:
     assert read(run).verdicts[1]["error"]["message"].endswith("é\u2028\x85")
+
+
+def test_lines_come_in_the_order_of_the_cases_however_they_stand(tmp_path: Path) -> None:
+    run = write(tmp_path / "two", problem("tiny/a"), problem("tiny/b"))
+    *lines, footer = (run / "results.jsonl").read_bytes().rstrip(b"\n").split(b"\n")
+    (run / "results.jsonl").write_bytes(b"\n".join([*reversed(lines), footer, b""]))
+    assert [(name, len(verdicts), len(pairs)) for name, verdicts, pairs in read(run).each()] == [
+        ("tiny/a", 2, 1),
+        ("tiny/b", 2, 1),
+    ]
+
+
+def test_a_line_says_all_that_is_stored_of_it(run: Path) -> None:
+    stored = [json.loads(line) for line in (run / "results.jsonl").read_text(encoding="utf-8").split("\n")[:-2]]
+    found = read(run)
+    assert [dict(line) for line in (*found.verdicts, *found.pairs)] == stored
+    assert found.cases["tiny/case[eps=1]"] == json.loads((run / "cases.jsonl").read_bytes())
+
+
+def test_a_run_that_is_moved_or_deleted_while_it_is_read_stays_what_it_was(run: Path) -> None:
+    stored = read(run)
+    shutil.rmtree(run.rename(run.with_name("elsewhere")))
+    assert stored.verdicts[0]["tensors"]["y[0]"]["ratio"] == 0.25
+    assert stored.cases["tiny/case[eps=1]"]["file"] == "tiny.yaml"
+
+
+def test_a_file_that_changes_while_it_is_read_is_garbled(run: Path) -> None:
+    stored = read(run)
+    (run / "results.jsonl").write_bytes(b"{" * 10)
+    with pytest.raises(Garbled, match=r"results\.jsonl has changed since it was read"):
+        stored.verdicts[0]["tensors"]
+
+
+def test_a_long_run_takes_little_memory(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", *(problem(f"tiny/case[number={number}]") for number in range(500)))
+    tracemalloc.start()
+    try:
+        stored = read(run)
+        assert len(stored.verdicts) == 1000
+        assert tracemalloc.get_traced_memory()[0] < 500 * 1000
+    finally:
+        tracemalloc.stop()
 
 
 # Damage

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from conformance import data
 from conformance.case import Case
+from conformance.cases import Cases
 from conformance.errors import UsageError
-from conformance.load import find, load, schema
+from conformance.load import find, schema
 from conformance.selection import selector
 
 
-def read_cases(paths: Sequence[Path], select: str = "", frameworks: frozenset[str] = frozenset()) -> list[Case]:
-    """The cases of the files and folders named, or of the suite's own corpus, that the expression selects.
+def read_cases(
+    paths: Sequence[Path],
+    select: str = "",
+    frameworks: frozenset[str] = frozenset(),
+    fits: Callable[[Case], bool] = lambda case: True,
+) -> Cases:
+    """The cases of the files and folders named, or of the suite's own corpus, that the expression selects and that fit.
 
     Raises:
         CaseErrors: all errors of all files.
@@ -23,10 +29,10 @@ def read_cases(paths: Sequence[Path], select: str = "", frameworks: frozenset[st
     """
     chosen = selector(select)
     known = frozenset(data.adapters()) | frameworks
-    return [case for case in load(paths or [own_corpus()], known) if chosen(case.id)]
+    return Cases(paths or [own_corpus()], known, lambda case: chosen(case.id) and fits(case))
 
 
-def named_cases(case_id: str, cases: Sequence[Case]) -> list[Case]:
+def named_cases(case_id: str, cases: Collection[Case]) -> list[Case]:
     """The cases of an id; files in different folders may give the same one.
 
     Raises:

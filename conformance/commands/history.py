@@ -115,7 +115,8 @@ def _column(
     if target.missing:
         console.print(f"[bold]{escape(text)}[/]: {escape(target.missing)}")
         return title, Version(text, _release(target), missing=target.missing)
-    cases = [c for c in read_cases(paths, select, frozenset({target.framework})) if targets_of(c, [target])]
+    known = frozenset({target.framework})
+    cases = read_cases(paths, select, known, lambda case: bool(targets_of(case, [target])))
     if not cases:
         raise UsageError("no case was selected")
     run, starts = execute(console, [target], cases, out / safe_name(text), Limits(case_seconds=timeout), jobs)

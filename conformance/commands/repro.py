@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -48,7 +47,7 @@ def repro(case_id: str, paths: Sequence[Path], named: str, device: str, run: Pat
     return 0
 
 
-def _stored(run: run_folder.Run, case_id: str, named: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _stored(run: run_folder.Run, case_id: str, named: str) -> tuple[run_folder.Line, run_folder.Line, run_folder.Line]:
     """The lines of a stored run that say what a case gave on a target."""
     targets = {target["name"]: target for target in run.targets}
     if named not in targets:

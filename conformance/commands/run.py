@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,7 @@ from conformance.judge import VERDICTS, Verdict
 from conformance.pool import Interrupted, Limits, NotStarted, Pool, Start, Started
 from conformance.record import RunWriter, default_folder
 from conformance.report import write_reports
-from conformance.run_folder import Run, read
+from conformance.run_folder import Line, Run, read
 from conformance.safe_text import clean
 from conformance.session import judged, targets_of
 from conformance.target import MAIN, Target, configured, installed, parse
@@ -123,7 +123,7 @@ Reports = Callable[[Run, Path], None]
 def execute(
     console: Console,
     targets: Sequence[Target],
-    cases: Sequence[Case],
+    cases: Collection[Case],
     out: Path | None,
     limits: Limits,
     jobs: int = 1,
@@ -155,7 +155,7 @@ def execute(
                 raise
 
 
-def _judge_all(writer: RunWriter, pool: Pool, cases: Sequence[Case], console: Console) -> None:
+def _judge_all(writer: RunWriter, pool: Pool, cases: Collection[Case], console: Console) -> None:
     """Run and judge every case, each recorded as it settles."""
     with pool, Watcher(console, cases, pool.targets) as watcher:
         for settled in judged(cases, pool, watcher.verdict):
@@ -195,9 +195,10 @@ def _explain(error: BaseException, interruption: Interruption, left: str) -> Non
 class Watcher:
     """Progress while a run goes on: a bar per target on a terminal, a line per tenth elsewhere."""
 
-    def __init__(self, console: Console, cases: Sequence[Case], targets: Sequence[Target]) -> None:
+    def __init__(self, console: Console, cases: Collection[Case], targets: Sequence[Target]) -> None:
         self._console = console
-        self._totals = {t.name: sum(t in targets_of(case, targets) for case in cases) for t in targets}
+        spoken_to = Counter(target.name for case in cases for target in targets_of(case, targets))
+        self._totals = {target.name: spoken_to[target.name] for target in targets}
         self._done: Counter[str] = Counter()
         self._unexpected: Counter[str] = Counter()
         self._progress = Progress(
@@ -258,7 +259,7 @@ def _summarise(console: Console, run: Run) -> None:
         )
 
 
-def _brief(verdict: dict[str, object]) -> str:
+def _brief(verdict: Line) -> str:
     """Why, in a line."""
     error = verdict["error"]
     words = verdict["because"] or (error["message"] if isinstance(error, dict) else "")

@@ -51,7 +51,8 @@ def upgrade(
             f"{old} is {targets[0].profile.name} and {new} is {targets[1].profile.name}",
             hint="an upgrade is between versions of one framework; to compare two: conformance run",
         )
-    cases = [case for case in read_cases(paths, select, frozenset({targets[0].framework})) if targets_of(case, targets)]
+    known = frozenset({targets[0].framework})
+    cases = read_cases(paths, select, known, lambda case: bool(targets_of(case, targets)))
     if not cases:
         raise UsageError("no case was selected")
     targets = provided(targets, console)

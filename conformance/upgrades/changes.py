@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from conformance.compare import ulp
 from conformance.documents import AS_DOCUMENTED
-from conformance.findings import Line, message
-from conformance.run_folder import Run
+from conformance.findings import message
+from conformance.run_folder import Line, Run
 
 Change = Literal[
     "identical",

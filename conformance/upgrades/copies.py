@@ -9,10 +9,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from conformance.errors import UsageError
-from conformance.findings import Line
 from conformance.harness import Array
 from conformance.record import RunWriter
-from conformance.run_folder import Run
+from conformance.run_folder import Line, Run
 
 #: Significant digits of an error over its bound that a baseline keeps.
 _DIGITS = 2
@@ -48,13 +47,13 @@ def merge(runs: Sequence[Run], out: Path, command: Sequence[str]) -> RunWriter:
         writer.case_line(case)
     for run in runs:
         for line in run.verdicts:
-            writer.verdict_line(line)
+            writer.verdict_line(dict(line))
             for tensor in line.get("digests", line["tensors"]):
                 array = run.array(line["case"], line["target"], tensor)
                 if array is not None:
                     writer.array(f"{line['case']}::{line['target']}::{tensor}", _wire(array))
         for line in run.pairs:
-            writer.pair_line(line)
+            writer.pair_line(dict(line))
     writer.finish_as({**info, "command": list(command)})
     return writer
 
@@ -105,7 +104,7 @@ def baseline(run: Run, out: Path, keep: Iterable[Line] | None = None) -> RunWrit
     return writer
 
 
-def _slim(line: Line) -> Line:
+def _slim(line: Line) -> dict[str, Any]:
     tensors = {name: _slim_tensor(tensor) for name, tensor in line["tensors"].items() if tensor["ratio"] != 0.0}
     return {**line, "seconds": 0.0, "received": "", "facts": [], "tensors": tensors}
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from conformance.findings import Finding, Line, findings, parts
+from conformance.findings import Finding, findings, parts
+from conformance.run_folder import Line
 from conformance.upgrades.changes import Change, Half, compare
 
 Kind = Literal["convention", "refused", "finding"]

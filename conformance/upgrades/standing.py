@@ -8,8 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from conformance.errors import UsageError
-from conformance.findings import Line
-from conformance.run_folder import Run
+from conformance.run_folder import Line, Run
 from conformance.upgrades.changes import CaseChange, alone, classed, fact_remarks
 
 
