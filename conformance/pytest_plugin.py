@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from conformance.pytest_bench import Bench, Unexpected
+from conformance.pytest_bench import AHEAD, Bench, Unexpected
 
 if TYPE_CHECKING:
     from conformance.case import Case
@@ -87,6 +87,8 @@ def _is_ours(path: Path) -> bool:
 
 
 _BENCH = pytest.StashKey["Bench"]()
+#: Where each item stands among the session's.
+_PLACES = pytest.StashKey["dict[pytest.Item, int]"]()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -177,6 +179,7 @@ class ConformanceItem(pytest.Item):
     """A case on some targets."""
 
     def __init__(self, *, case: Case, targets: Sequence[Target], **rest: Any) -> None:
+        from conformance import data
         from conformance.carried import source_of
 
         super().__init__(**rest)
@@ -188,18 +191,28 @@ class ConformanceItem(pytest.Item):
         for key in ("mode", "dtype"):
             markers.update(case.features.get(key, ()))
         for marker in sorted(markers):
-            self.config.addinivalue_line("markers", f"{marker}: conformance case")
+            if marker not in _MARKERS and marker not in data.adapters():  # of an adapter from elsewhere
+                self.config.addinivalue_line("markers", f"{marker}: conformance case")
             self.add_marker(marker)
 
     def sides(self) -> list[Side]:
-        """The case on each of the item's targets."""
-        bench = _bench(self.config)
-        wanted = {target.name for item in self.session.items for target in getattr(item, "needed", ())}
-        return [bench.side(self.case, t, [t for t in bench.targets if t.name in wanted]) for t in self.targets]
+        """The case on each of the item's targets, observed along with what the next items of the session ask for."""
+        bench, items = _bench(self.config), self.session.items
+        if not bench.is_open:
+            bench.open({target.name for item in items for target in getattr(item, "needed", ())})
+            self.config.stash[_PLACES] = {item: place for place, item in enumerate(items)}
+        place = self.config.stash[_PLACES].get(self, len(items))
+        coming = [
+            (item.case, item.targets) for item in items[place : place + AHEAD] if isinstance(item, ConformanceItem)
+        ]
+        return [bench.side(self.case, target, coming) for target in self.targets]
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """An unexpected verdict is its message; anything else is a fault of ours, and keeps its traceback."""
-        if isinstance(excinfo.value, Unexpected):
+        """What was found is its message; anything else is a fault of ours, and keeps its traceback.
+
+        pytest asks this of an xfail too, and would parse this file for the source of each traceback that it never shows.
+        """
+        if isinstance(excinfo.value, Unexpected | pytest.xfail.Exception):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 
