@@ -210,7 +210,7 @@ class ConformanceItem(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """What was found is its message; anything else is a fault of ours, and keeps its traceback.
 
-        pytest asks this of an xfail too, and would parse this file for the source of each traceback that it never shows.
+        pytest asks this of an xfail too, and would read this file for the source of a traceback that it never shows.
         """
         if isinstance(excinfo.value, Unexpected | pytest.xfail.Exception):
             return str(excinfo.value)
