@@ -421,10 +421,31 @@ def test_a_target_that_does_not_start_says_why(
     with Pool([asked], Limits(start_seconds=5 if fault == "hangs_at_start" else 60)) as pool:
         assert judge_all(pool, three_cases) == {}
         start = pool.starts[asked.name]
-        assert pool.restarts == {asked.name: 0}
+        assert pool.restarts == {asked.name: 2 if fault in ("dies_at_start", "exits_at_start") else 0}
     assert isinstance(start, NotStarted)
     assert start.broken == broken
     assert words in start.message
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_worker_that_is_killed_as_it_comes_up_costs_no_case(
+    jobs: int, make_case: MakeCase, judge_all: JudgeAll, tmp_path: Path
+) -> None:
+    """The first two that start are struck down, as by the kernel where memory runs out."""
+    source = f"""
+import contextlib, os, signal
+from pathlib import Path
+for number in "12":
+    with contextlib.suppress(FileExistsError):
+        Path(__file__).with_name(number).mkdir()
+        os.kill(os.getpid(), signal.SIGKILL)
+exec(Path({str(ROOT / "adapters" / "numpy" / "adapter.py")!r}).read_text())
+"""
+    asked = adapter(tmp_path, source)
+    with Pool([asked], PATIENT, jobs) as pool:
+        verdicts = judge_all(pool, [make_case(f"{n}") for n in range(4)])
+        assert pool.restarts == {asked.name: 2}
+    assert [verdict.verdict for verdict in verdicts.values()] == ["conforms"] * 4
 
 
 ADAPTER = "from conformance.harness import Adapter\n"
