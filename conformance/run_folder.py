@@ -30,6 +30,7 @@ from conformance.errors import UsageError
 from conformance.judge import VerdictName
 from conformance.record import FILES, FORMAT
 from conformance.safe_text import one_line
+from conformance.streams import DTYPES
 
 #: No line of a run is longer than this, in bytes, nor is its run.json: what has none to end it is not read on.
 LINE_LIMIT = 16_000_000
@@ -249,11 +250,16 @@ class Run:
         """A tensor as a target returned it; None if it was not kept.
 
         Raises:
-            DamagedArrays: the file cannot be read.
+            DamagedArrays: the file cannot be read, or holds what no run does.
 
         """
         name = f"{case}::{target}::{tensor}"
-        return self._arrays.get_tensor(name) if name in self._names else None
+        if name not in self._names:
+            return None
+        dtype = self._arrays.get_slice(name).get_dtype()
+        if dtype not in DTYPES.values():  # NumPy lacks some of safetensors', and no tensor is kept in the others
+            raise DamagedArrays(f"{self.path / 'arrays.safetensors'} holds {name} as {dtype}")
+        return self._arrays.get_tensor(name)
 
     @cached_property
     def _arrays(self) -> Any:

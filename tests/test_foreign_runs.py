@@ -14,8 +14,10 @@ from foreign_runs import EVIL, Line, at, changed, lines_of, places, read_by_all,
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conformance.commands import report
+from conformance.commands import baseline, report
+from conformance.commands import run as commands_run
 from conformance.repro import of_stored
+from conformance.run_folder import RunDamage
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,26 @@ def test_no_adapter_that_a_run_names_is_opened(
 
 
 # It is shown, or refused
+
+
+@pytest.mark.parametrize("name", ["run.json", "cases.jsonl", "results.jsonl"])
+def test_every_command_refuses_a_damaged_run_by_name(name: str, run: Path, whole: Path, tmp_path: Path) -> None:
+    (run / name).write_bytes((run / name).read_bytes()[:-5])
+    refused = read_by_all(run, whole, tmp_path / "out")
+    assert len(refused) == 7
+    assert [words for words in refused if not words.startswith(f"{run / name}")] == []
+    with pytest.raises(RunDamage, match=name):
+        commands_run.run([], ["numpy"], "", tmp_path / "new", 1, "cpu", 1.0, baseline=run)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_baseline_can_be_shown_as_a_run_can(whole: Path, tmp_path: Path) -> None:
+    """Of its tensors it has kept what tells one result from another, and no more."""
+    blessed = [line["case"] for line in lines_of(whole)["cases.jsonl"]]
+    assert baseline.update(tmp_path / "baseline", whole, blessed) == 0
+    shutil.copytree(tmp_path / "baseline", tmp_path / "run")
+    read_by_all(tmp_path / "run", tmp_path / "baseline", tmp_path / "out")
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 @settings(
