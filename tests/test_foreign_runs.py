@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -101,6 +102,44 @@ def test_no_adapter_that_a_run_names_is_opened(
     assert not (tmp_path / "owned").exists()
 
 
+#: Where a run says what one of a few words says, or which case and target is meant.
+WORDS = frozenset(
+    {"case", "target", "name", "title", "framework", "verdict", "status", "agreement", "digest", "mode", "dtype"}
+)
+
+
+def test_no_text_of_a_run_acts_on_a_page_or_a_terminal(
+    run: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All texts at once, in whatever a command prints or writes."""
+    files = lines_of(whole)
+    for line in (line for lines in files.values() for line in lines):
+        for *outer, key in list(places(line)):
+            around = at(line, tuple(outer))
+            if isinstance(around[key], str) and key not in WORDS and not {"options", "pair", "digests"} & {*outer}:
+                around[key] = EVIL
+    write(run, files)
+    words = read_by_all(run, whole, tmp_path / "out")
+    assert not [text for text in words if text.startswith((f"{run}/", f"{run} holds"))]
+    said = capsys.readouterr()
+    assert "owned" in said.out
+    assert all(letter.isprintable() or letter == "\n" for letter in said.out + said.err)
+    pages = [path for folder in (run, tmp_path / "out") for path in folder.rglob("*.*") if path.is_file()]
+    shown = {path.name: path.read_text() for path in pages if path.suffix in (".html", ".md", ".xml")}
+    assert {
+        "report.html",
+        "summary.md",
+        "junit.xml",
+        "changes.html",
+        "history.html",
+        "history.md",
+        "torch-keras.md",
+    } <= shown.keys()
+    for text in shown.values():
+        assert "<img" not in re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", text)  # a code span of Markdown shows it
+        assert not {"\x1b", "\u202e"} & {*text}
+
+
 # It is shown, or refused
 
 
@@ -125,7 +164,7 @@ def test_a_baseline_can_be_shown_as_a_run_can(whole: Path, tmp_path: Path) -> No
 
 
 @settings(
-    max_examples=int(os.environ.get("FOREIGN_RUNS", "40")),
+    max_examples=int(os.environ.get("FOREIGN_RUNS", "40")),  # a run takes half a second
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from conformance.commands.compare import safe_name
+
 CASES = """\
 conformance: 1
 about: "<script>alert(1)</script> {{ 7 * 191 }} \\u202e"
@@ -74,6 +76,13 @@ def test_no_name_of_a_case_leads_out_of_a_folder(name: str, folder: Path) -> Non
     assert "hostile.yaml:4:3: " in said
     assert "cannot be the name of a case" in said
     assert os.listdir(folder) == ["hostile.yaml"]
+
+
+@pytest.mark.parametrize("name", ["..", "../../x", "/etc/x", "a/b", ".", "", "a\\..\\b"])
+def test_no_name_of_a_target_leads_out_of_a_folder(name: str) -> None:
+    """Comparisons of several targets stand below a folder, each by its name."""
+    folder = Path("out")
+    assert (folder / safe_name(name)).resolve().is_relative_to(folder.resolve())
 
 
 @pytest.mark.parametrize(
