@@ -259,7 +259,8 @@ class Run:
         dtype = self._arrays.get_slice(name).get_dtype()
         if dtype not in DTYPES.values():  # NumPy lacks some of safetensors', and no tensor is kept in the others
             raise DamagedArrays(f"{self.path / 'arrays.safetensors'} holds {name} as {dtype}")
-        return self._arrays.get_tensor(name)
+        array: NDArray[Any] = self._arrays.get_tensor(name)
+        return array
 
     @cached_property
     def _arrays(self) -> Any:

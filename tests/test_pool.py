@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import execnet
 import pytest
 from conftest import ROOT, JudgeAll, MakeCase
 
@@ -336,6 +337,24 @@ class Shouting(Adapter):
     assert verdict.error is not None
     assert verdict.error.message.endswith("x\nthe end")
     assert len(verdict.error.message) < 2100
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of pipes that nobody closes then
+def test_where_a_thread_more_cannot_be_had_the_run_goes_on(
+    three_cases: list[Case], judge_all: JudgeAll, workers: list[Recorded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """execnet starts one to wait for a process that ends, and there may be no memory for its stack."""
+
+    def terminate(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(execnet.Group, "terminate", terminate)
+    with Pool([target("dies"), target("is_unavailable"), parse("numpy")], PATIENT) as pool:
+        verdicts = [verdict.verdict for verdict in judge_all(pool, three_cases).values()]
+    assert sorted(verdicts) == ["conforms"] * 5 + ["crashed"]
+    for worker in workers:
+        with contextlib.suppress(EOFError):
+            worker._channel.waitclose(timeout=10)
 
 
 # Restarts
