@@ -148,3 +148,12 @@ def test_a_report_follows_no_link_out_of_its_folder(name: str, folder: Path) -> 
     assert code == 2
     assert f"{Path('out', name)} is a link" in said
     assert precious.read_text() == "mine"
+
+
+def test_a_report_waits_for_no_pipe(folder: Path) -> None:
+    conformance("run", "hostile.yaml", "-t", "numpy", "-o", "out")
+    (folder / "out" / "report.html").unlink()
+    os.mkfifo(folder / "out" / "report.html")
+    code, said = conformance("report", "out")
+    assert code == 2
+    assert f"{Path('out', 'report.html')} is no plain file" in said
