@@ -339,6 +339,20 @@ class Shouting(Adapter):
     assert len(verdict.error.message) < 2100
 
 
+def test_what_hangs_is_given_up_in_its_time(make_case: MakeCase) -> None:
+    """A case, and a start; the machine may be busy."""
+    unlucky = materialise(make_case(input={"shape": [4, 13, 2, 2], "normal": {}}))
+    with Pool([target("hangs")], Limits(start_seconds=60, case_seconds=1)) as pool:
+        pool.start()
+        began = time.monotonic()
+        assert pool_fate(pool, unlucky, pool.targets[0]) == "timeout"
+        assert 1 <= time.monotonic() - began < 10
+    began = time.monotonic()
+    with Pool([target("hangs_at_start")], Limits(start_seconds=1)) as pool:
+        pool.start()
+    assert 1 <= time.monotonic() - began < 10
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of pipes that nobody closes then
 def test_where_a_thread_more_cannot_be_had_the_run_goes_on(
     three_cases: list[Case], judge_all: JudgeAll, workers: list[Recorded], monkeypatch: pytest.MonkeyPatch
