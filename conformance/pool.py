@@ -1,6 +1,7 @@
 """Many workers, many cases: a bounded window of cases streams through every target, and no fault stops the others.
 
 A worker that dies or overruns costs the case it was on; it is started again, a limited number of times, and goes on.
+One that dies as it first comes up may have been struck down by something else, and has two more attempts.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Limits:
         start_seconds: for a worker to import its framework.
         case_seconds: for one case.
         restarts: of one target's workers, in a whole run.
+        attempts: to start a target whose workers die as they come up, before it is said not to run.
         window: cases under way at once.
         window_elements: elements of their tensors, together; one case larger than this goes alone.
         prefetch: cases sent to a worker, the one it is on and those ahead of it.
@@ -36,6 +38,7 @@ class Limits:
     start_seconds: float = 180.0
     case_seconds: float = 120.0
     restarts: int = 20
+    attempts: int = 3
     window: int = 64
     window_elements: int = 50_000_000
     prefetch: int = 2
@@ -284,7 +287,11 @@ class Pool:
     def _ended(self, seat: _Seat, todo: dict[str, deque[int]]) -> Settled:
         assert seat.worker is not None
         if not seat.ready:
-            self._not_started(seat, f"the worker died as it started: {seat.worker.ending()}", broken=True)
+            words = f"the worker died as it started: {seat.worker.ending()}"
+            if seat.target.name not in self.starts and self.restarts[seat.target.name] < self.limits.attempts - 1:
+                self._restart(seat, todo, words)
+            else:
+                self._not_started(seat, words, broken=True)
             return []
         failure = Failure("WorkerDied", seat.worker.ending())
         settled: Settled = []

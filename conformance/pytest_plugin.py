@@ -305,9 +305,11 @@ def message(case: Case, side: Side) -> str:
 
 def _command(name: str, case: Case, *targets: str) -> str:
     """A command on a case and some targets, as it is typed where pytest was."""
+    from conformance.safe_text import clean
+
     file = os.path.relpath(case.file)
     options = [word for target in targets for word in ("-t", target)]
-    return shlex.join(["conformance", name, case.id, "-p", file, *options])
+    return clean(shlex.join(["conformance", name, case.id, "-p", file, *options]))
 
 
 def _shown(text: str) -> str:

@@ -39,6 +39,7 @@ from conformance.judge import VerdictName
 from conformance.record import FILES, FORMAT
 from conformance.safe_text import clean_all, harmless
 from conformance.stored_lines import LineFile, StoredCases, StoredLine, exactly, parse
+from conformance.streams import DTYPES
 
 #: A line of a run's files.
 Line = Mapping[str, Any]
@@ -232,11 +233,17 @@ class Run:
         """A tensor as a target returned it; None if it was not kept.
 
         Raises:
-            DamagedArrays: the file cannot be read.
+            DamagedArrays: the file cannot be read, or holds what no run does.
 
         """
         name = f"{case}::{target}::{tensor}"
-        return self._arrays.get_tensor(name) if name in self._names else None
+        if name not in self._names:
+            return None
+        dtype = self._arrays.get_slice(name).get_dtype()
+        if dtype not in DTYPES.values():  # NumPy lacks some of safetensors', and no tensor is kept in the others
+            raise DamagedArrays(f"{self.path / 'arrays.safetensors'} holds {name} as {dtype}")
+        array: NDArray[Any] = self._arrays.get_tensor(name)
+        return array
 
     @cached_property
     def _arrays(self) -> Any:

@@ -107,6 +107,15 @@ class Worker:
             raise WorkerError(f"a worker needs a temporary folder: {error.strerror or error}") from error
         self._group = execnet.Group()
         self._outbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+
+        def receive(message: Any) -> None:
+            if message is _END:
+                events.put((self, None))
+            elif self.pid is None and isinstance(message, dict) and "pid" in message:
+                self.pid = message["pid"]
+            else:
+                events.put((self, message))
+
         try:
             self._gateway = self._group.makegateway(_place(target))
             self._channel = self._gateway.remote_exec(_BOOTSTRAP)
@@ -121,23 +130,13 @@ class Worker:
                     "options": target.options,
                 }
             )
+            self._channel.setcallback(receive, endmarker=_END)
+            threading.Thread(target=self._post, name=f"to {target.name}", daemon=True).start()
         except Exception as error:  # execnet's own, an AssertionError among them
-            self._group.terminate(timeout=2.0)
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._collect()
             place = target.host or interpreter(target)
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
             raise WorkerError(f"{place} does not start as a Python: {reason}") from error
-
-        def receive(message: Any) -> None:
-            if message is _END:
-                events.put((self, None))
-            elif self.pid is None and isinstance(message, dict) and "pid" in message:
-                self.pid = message["pid"]
-            else:
-                events.put((self, message))
-
-        self._channel.setcallback(receive, endmarker=_END)
-        threading.Thread(target=self._post, name=f"to {target.name}", daemon=True).start()
 
     def send(self, request: dict[str, Any]) -> None:
         """Queue a request. A worker that has ended takes it silently; its end is in `events`."""
@@ -162,7 +161,12 @@ class Worker:
         self._outbox.put(None)
         with contextlib.suppress(OSError):
             self._channel.close()
-        self._group.terminate(timeout=2.0)
+        self._collect()
+
+    def _collect(self) -> None:
+        """Wait for the process to end, and remove its folder."""
+        with contextlib.suppress(RuntimeError):  # execnet takes a thread to wait, and there may be no memory for one
+            self._group.terminate(timeout=2.0)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def ending(self) -> str:

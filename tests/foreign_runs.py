@@ -174,14 +174,16 @@ def write(run: Path, files: dict[str, list[Line]]) -> None:
         (run / name).write_text(text, encoding="utf-8", newline="\n")
 
 
-def _history(runs: list[Run]) -> None:
+def _history(runs: list[Run], out: Path) -> None:
     """The table of the first target over the runs, as `conformance history` makes it of runs of one target."""
     halves: list[Half | Version] = [Half(run, run.targets[0]["name"]) for run in runs if run.targets]
     made = versions_of("PyTorch", halves)
     history._show(console(), made)
     values = history._values([made], {"PyTorch": halves}, [], "")
-    page.rendered("history.html.j2", values)
-    page.templates(autoescape=False).get_template("history.md.j2").render(values)
+    out.mkdir(exist_ok=True)
+    (out / "history.html").write_text(page.rendered("history.html.j2", values), encoding="utf-8")
+    template = page.templates(autoescape=False).get_template("history.md.j2")
+    (out / "history.md").write_text(template.render(values), encoding="utf-8")
 
 
 def read_by_all(run: Path, whole: Path, out: Path) -> list[str]:
@@ -210,7 +212,7 @@ def read_by_all(run: Path, whole: Path, out: Path) -> list[str]:
         for tensor in line.get("digests", {}):
             attempt(stored.array, line["case"], line["target"], tensor)
     before = Standing(read(whole))
-    attempt(_history, [before.run, stored])
+    attempt(_history, [before.run, stored], out)
     for line in stored.verdicts:
         attempt(before.changed, line, stored.cases[line["case"]]["digest"], line["target"])
     return said

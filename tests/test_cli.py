@@ -19,7 +19,9 @@ from conftest import ROOT
 
 from conformance import cli
 from conformance.commands import targets as targets_command
+from conformance.commands.interruption import Interruption
 from conformance.damage import RunDamage
+from conformance.pool import Interrupted, Pool
 from conformance.run_folder import read
 from conformance.target import installed, parse
 
@@ -373,6 +375,25 @@ def test_a_run_interrupted_before_its_first_verdict_leaves_nothing(folder: Path)
     assert (process.returncode, err) == (130, "conformance: interrupted by SIGINT; nothing was judged\n")
     assert sorted(os.listdir(folder)) == ["small.yaml", "temporary"]
     assert os.listdir(temporary) == []
+
+
+def test_a_second_signal_waits_for_no_verdict_and_one_while_results_are_saved_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first asks the pool to stop, which it does between two verdicts; large cases take long to judge."""
+    with Pool([]) as pool, Interruption(pool) as interruption:
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.number == signal.SIGINT
+        with pytest.raises(Interrupted):
+            list(pool.observe([]))
+        with pytest.raises(SystemExit) as caught:
+            signal.raise_signal(signal.SIGTERM)
+        assert caught.value.code == 143
+        interruption.shield()
+        dropped: list[int] = []
+        monkeypatch.setattr(os, "_exit", dropped.append)
+        signal.raise_signal(signal.SIGINT)
+        assert dropped == [130]
 
 
 def test_signals_in_quick_succession_end_a_run_and_leave_no_process(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from foreign_runs import EVIL, Line, at, changed, lines_of, places, read_by_all,
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conformance.commands import report
+from conformance.commands import baseline, report
+from conformance.commands import run as commands_run
+from conformance.damage import RunDamage
 from conformance.repro import of_stored
 
 
@@ -99,11 +102,69 @@ def test_no_adapter_that_a_run_names_is_opened(
     assert not (tmp_path / "owned").exists()
 
 
+#: Where a run says what one of a few words says, or which case and target is meant.
+WORDS = frozenset(
+    {"case", "target", "name", "title", "framework", "verdict", "status", "agreement", "digest", "mode", "dtype"}
+)
+
+
+def test_no_text_of_a_run_acts_on_a_page_or_a_terminal(
+    run: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All texts at once, in whatever a command prints or writes."""
+    files = lines_of(whole)
+    for line in (line for lines in files.values() for line in lines):
+        for *outer, key in list(places(line)):
+            around = at(line, tuple(outer))
+            if isinstance(around[key], str) and key not in WORDS and not {"options", "pair", "digests"} & {*outer}:
+                around[key] = EVIL
+    write(run, files)
+    words = read_by_all(run, whole, tmp_path / "out")
+    assert not [text for text in words if text.startswith((f"{run}/", f"{run} holds"))]
+    said = capsys.readouterr()
+    assert "owned" in said.out
+    assert all(letter.isprintable() or letter == "\n" for letter in said.out + said.err)
+    pages = [path for folder in (run, tmp_path / "out") for path in folder.rglob("*.*") if path.is_file()]
+    shown = {path.name: path.read_text() for path in pages if path.suffix in (".html", ".md", ".xml")}
+    assert {
+        "report.html",
+        "summary.md",
+        "junit.xml",
+        "changes.html",
+        "history.html",
+        "history.md",
+        "torch-keras.md",
+    } <= shown.keys()
+    for text in shown.values():
+        assert "<img" not in re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", text)  # a code span of Markdown shows it
+        assert not {"\x1b", "\u202e"} & {*text}
+
+
 # It is shown, or refused
 
 
+@pytest.mark.parametrize("name", ["run.json", "cases.jsonl", "results.jsonl"])
+def test_every_command_refuses_a_damaged_run_by_name(name: str, run: Path, whole: Path, tmp_path: Path) -> None:
+    (run / name).write_bytes((run / name).read_bytes()[:-5])
+    refused = read_by_all(run, whole, tmp_path / "out")
+    assert len(refused) == 7
+    assert [words for words in refused if not words.startswith(f"{run / name}")] == []
+    with pytest.raises(RunDamage, match=name):
+        commands_run.run([], ["numpy"], "", tmp_path / "new", 1, "cpu", 1.0, baseline=run)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_baseline_can_be_shown_as_a_run_can(whole: Path, tmp_path: Path) -> None:
+    """Of its tensors it has kept what tells one result from another, and no more."""
+    blessed = [line["case"] for line in lines_of(whole)["cases.jsonl"]]
+    assert baseline.update(tmp_path / "baseline", whole, blessed) == 0
+    shutil.copytree(tmp_path / "baseline", tmp_path / "run")
+    read_by_all(tmp_path / "run", tmp_path / "baseline", tmp_path / "out")
+    assert (tmp_path / "run" / "report.html").exists()
+
+
 @settings(
-    max_examples=int(os.environ.get("FOREIGN_RUNS", "40")),
+    max_examples=int(os.environ.get("FOREIGN_RUNS", "40")),  # a run takes half a second
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),

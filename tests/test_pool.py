@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import execnet
 import pytest
 from conftest import ROOT, JudgeAll, MakeCase
 
@@ -189,8 +190,14 @@ def test_what_a_worker_started_ends_with_it(
         _, unlucky, _ = judge_all(pool, three_cases).values()
     assert unlucky.error is not None
     child = int(unlucky.error.message.rpartition(" ")[2])
-    while is_running(child) and Path(f"/proc/{child}/stat").read_text().split()[2] != "Z":
-        time.sleep(0.01)
+    for _ in range(1000):
+        with contextlib.suppress(OSError):
+            if is_running(child) and Path(f"/proc/{child}/stat").read_text().split()[2] != "Z":
+                time.sleep(0.01)
+                continue
+        return
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("it runs on")
 
 
 def test_the_output_of_a_worker_cannot_fill_the_disk(
@@ -332,6 +339,38 @@ class Shouting(Adapter):
     assert len(verdict.error.message) < 2100
 
 
+def test_what_hangs_is_given_up_in_its_time(make_case: MakeCase) -> None:
+    """A case, and a start; the machine may be busy."""
+    unlucky = materialise(make_case(input={"shape": [4, 13, 2, 2], "normal": {}}))
+    with Pool([target("hangs")], Limits(start_seconds=60, case_seconds=1)) as pool:
+        pool.start()
+        began = time.monotonic()
+        assert pool_fate(pool, unlucky, pool.targets[0]) == "timeout"
+        assert 1 <= time.monotonic() - began < 10
+    began = time.monotonic()
+    with Pool([target("hangs_at_start")], Limits(start_seconds=1)) as pool:
+        pool.start()
+    assert 1 <= time.monotonic() - began < 10
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of pipes that nobody closes then
+def test_where_a_thread_more_cannot_be_had_the_run_goes_on(
+    three_cases: list[Case], judge_all: JudgeAll, workers: list[Recorded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """execnet starts one to wait for a process that ends, and there may be no memory for its stack."""
+
+    def terminate(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(execnet.Group, "terminate", terminate)
+    with Pool([target("dies"), target("is_unavailable"), parse("numpy")], PATIENT) as pool:
+        verdicts = [verdict.verdict for verdict in judge_all(pool, three_cases).values()]
+    assert sorted(verdicts) == ["conforms"] * 5 + ["crashed"]
+    for worker in workers:
+        with contextlib.suppress(EOFError):
+            worker._channel.waitclose(timeout=10)
+
+
 # Restarts
 
 
@@ -421,10 +460,31 @@ def test_a_target_that_does_not_start_says_why(
     with Pool([asked], Limits(start_seconds=5 if fault == "hangs_at_start" else 60)) as pool:
         assert judge_all(pool, three_cases) == {}
         start = pool.starts[asked.name]
-        assert pool.restarts == {asked.name: 0}
+        assert pool.restarts == {asked.name: 2 if fault in ("dies_at_start", "exits_at_start") else 0}
     assert isinstance(start, NotStarted)
     assert start.broken == broken
     assert words in start.message
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_worker_that_is_killed_as_it_comes_up_costs_no_case(
+    jobs: int, make_case: MakeCase, judge_all: JudgeAll, tmp_path: Path
+) -> None:
+    """The first two that start are struck down, as by the kernel where memory runs out."""
+    source = f"""
+import contextlib, os, signal
+from pathlib import Path
+for number in "12":
+    with contextlib.suppress(FileExistsError):
+        Path(__file__).with_name(number).mkdir()
+        os.kill(os.getpid(), signal.SIGKILL)
+exec(Path({str(ROOT / "adapters" / "numpy" / "adapter.py")!r}).read_text())
+"""
+    asked = adapter(tmp_path, source)
+    with Pool([asked], PATIENT, jobs) as pool:
+        verdicts = judge_all(pool, [make_case(f"{n}") for n in range(4)])
+        assert pool.restarts == {asked.name: 2}
+    assert [verdict.verdict for verdict in verdicts.values()] == ["conforms"] * 4
 
 
 ADAPTER = "from conformance.harness import Adapter\n"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -325,6 +327,14 @@ def test_a_failure_fits_on_a_screen_and_leaves_the_terminal_alone(pytester: pyte
     assert "\x1b" not in "".join(lines)
 
 
+def test_a_name_of_a_file_does_not_act_through_a_failure(pytester: pytest.Pytester, folder: Path) -> None:
+    (folder / "cases" / "small.yaml").rename(folder / "cases" / "\x1b[31mred\u202e.yaml")
+    result = pytester.runpytest(*options(misbehaving("refuses")))
+    said = [line for line in result.outlines if line.startswith(("see: ", "repro: "))]
+    assert len(said) == 6
+    assert all(line.isprintable() for line in said)
+
+
 def test_a_mistake_of_the_suites_own_keeps_its_traceback(
     pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,3 +469,37 @@ def test_junit_xml_holds_every_item(pytester: pytest.Pytester, folder: Path) -> 
     assert "it is unlucky" in str(cases["expected"][0][1])
     assert cases["unexpected"][0][0] == "failure"
     assert "refused, expected conforms or conventional" in str(cases["unexpected"][0][1])
+
+
+# Faults while it runs
+
+
+@pytest.mark.parametrize("processes", [[], ["-n", "2"]], ids=["one", "two"])
+def test_a_worker_that_dies_costs_its_items_alone(
+    processes: list[str], pytester: pytest.Pytester, folder: Path
+) -> None:
+    words = *options(misbehaving("dies"), "numpy"), "-rA", "-k", "not matrix", *processes
+    found = outcomes(pytester.runpytest_subprocess(*words))
+    dying, pair = misbehaving("dies"), f"{misbehaving('dies')}~numpy"
+    assert {node for node, outcome in found.items() if outcome != "PASSED"} == {
+        f"cases/small.yaml::unlucky::{target}" for target in (dying, pair)
+    }
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize("processes", [[], ["-n", "2"]], ids=["one", "two"])
+def test_ctrl_c_ends_a_session_and_its_workers(
+    processes: list[str], pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layer hangs in its case; what workers wrote goes too."""
+    monkeypatch.setenv("TMPDIR", str(folder / "temporary"))
+    (folder / "temporary").mkdir()
+    words = [sys.executable, "-m", "pytest", *options(misbehaving("hangs")), *processes]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not any("last words" in log.read_text() for log in (folder / "temporary").glob("*/log")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert list((folder / "temporary").glob("conformance-*")) == []

@@ -332,6 +332,15 @@ def test_arrays_cut_anywhere_are_damaged(run: Path) -> None:
             read(run).array("tiny/case[eps=1]", "numpy", "y[0]")
 
 
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "BOOL", "U8"])
+def test_arrays_of_a_dtype_that_no_run_keeps_are_damaged(dtype: str, run: Path) -> None:
+    file = run / "arrays.safetensors"
+    header = json.dumps({"tiny/case[eps=1]::numpy::y[0]": {"dtype": dtype, "shape": [3], "data_offsets": [0, 3]}})
+    file.write_bytes(len(header).to_bytes(8, "little") + header.encode() + b"\x3c" * 3)
+    with pytest.raises(DamagedArrays, match=rf"holds tiny/case\[eps=1\]::numpy::y\[0\] as {dtype}"):
+        read(run).array("tiny/case[eps=1]", "numpy", "y[0]")
+
+
 def test_arrays_that_vanish_are_damaged(run: Path) -> None:
     stored = read(run)
     shutil.rmtree(run)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from conformance.commands.compare import safe_name
+
 CASES = """\
 conformance: 1
 about: "<script>alert(1)</script> {{ 7 * 191 }} \\u202e"
@@ -76,6 +78,13 @@ def test_no_name_of_a_case_leads_out_of_a_folder(name: str, folder: Path) -> Non
     assert os.listdir(folder) == ["hostile.yaml"]
 
 
+@pytest.mark.parametrize("name", ["..", "../../x", "/etc/x", "a/b", ".", "", "a\\..\\b"])
+def test_no_name_of_a_target_leads_out_of_a_folder(name: str) -> None:
+    """Comparisons of several targets stand below a folder, each by its name."""
+    folder = Path("out")
+    assert (folder / safe_name(name)).resolve().is_relative_to(folder.resolve())
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -139,3 +148,12 @@ def test_a_report_follows_no_link_out_of_its_folder(name: str, folder: Path) -> 
     assert code == 2
     assert f"{Path('out', name)} is a link" in said
     assert precious.read_text() == "mine"
+
+
+def test_a_report_waits_for_no_pipe(folder: Path) -> None:
+    conformance("run", "hostile.yaml", "-t", "numpy", "-o", "out")
+    (folder / "out" / "report.html").unlink()
+    os.mkfifo(folder / "out" / "report.html")
+    code, said = conformance("report", "out")
+    assert code == 2
+    assert f"{Path('out', 'report.html')} is no plain file" in said

@@ -16,8 +16,11 @@ def write(run: Path) -> None:
         UsageError: the folder holds no whole run, or cannot be written to.
 
     """
-    for link in (path for path in sorted(run.iterdir()) if path.is_symlink()) if run.is_dir() else ():
-        raise UsageError(f"{link} is a link: what is written there would land elsewhere", hint="a run folder has none")
+    for path in sorted(run.iterdir()) if run.is_dir() else ():
+        if path.is_symlink():
+            raise UsageError(f"{path} is a link: what is written there would land elsewhere", hint="a run has none")
+        if not (path.is_file() or path.is_dir()):
+            raise UsageError(f"{path} is no plain file: a pipe would be waited for", hint="a run has none")
     try:
         write_reports(read(run), run)
     except OSError as error:

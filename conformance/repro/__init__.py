@@ -153,7 +153,8 @@ def _check_options(name: str, options: Mapping[str, str], profile: Profile) -> N
     for option, value in options.items():
         whole = value.isascii() and value.isdecimal()
         if not (whole if option == "threads" else value in profile.options.get(option, ())):
-            raise NoScript(f"{name} is said to have run with {option}={value}, which {profile.name} does not know")
+            said = one_line(f"{option}={value}", 80)
+            raise NoScript(f"{name} is said to have run with {said}, which {profile.name} does not know")
 
 
 @cache

@@ -76,7 +76,8 @@ def shown(oracle: Oracle, profile: Profile, line: Mapping[str, Any]) -> list[Row
     if printed:
         document = oracle.problem.case.spec.documented.get(profile.framework)
         if document is None or not {name.removesuffix(AS_DOCUMENTED) for name in printed} <= document.tensors.keys():
-            raise NoScript(f"{', '.join(printed)} is said to differ, and the case holds no such numbers")
+            words = one_line(", ".join(printed))
+            raise NoScript(f"{words} is said to differ, and the case holds no such numbers")
         return [_printed(name, document, canonical) for name in printed]
     uncertain = [name for name in names if _may_depart(said[name], canonical[name], held.get(name))]
     return [_row(name, canonical[name], exact=True) for name in uncertain or names]
@@ -86,7 +87,8 @@ def _accepted(changes: Mapping[str, Any]) -> Conventions:
     """The conventions that a verdict accepted, of what its line says they change."""
     unknown = changes.keys() - STAGES.keys()
     if unknown:
-        raise NoScript(f"its verdict accepted conventions that are not known here: {', '.join(sorted(unknown))}")
+        words = one_line(", ".join(sorted(unknown)))
+        raise NoScript(f"its verdict accepted conventions that are not known here: {words}")
     try:
         return TypeAdapter(Conventions).validate_python(dict(changes))
     except ValidationError as error:
