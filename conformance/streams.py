@@ -40,7 +40,7 @@ class Lines:
             OSError: the disk does not take it; the lines before it stand.
 
         """
-        data = (json.dumps(spelled(line), ensure_ascii=False, allow_nan=False) + "\n").encode()
+        data = _encoded(line)
         start = self._file.tell()
         try:
             while data:
@@ -108,6 +108,14 @@ class ArrayFile:
                 spool.seek(0)
                 shutil.copyfileobj(spool, file)
                 file.write(end)
+
+
+def _encoded(line: Mapping[str, Any]) -> bytes:
+    """A line as it is written."""
+    try:
+        return (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except ValueError:  # most lines hold nothing that JSON or UTF-8 lack, and are not looked through for it
+        return (json.dumps(spelled(line), ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def spelled(value: Any) -> Any:
