@@ -14,9 +14,10 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["conformance", "ruamel"]):
+    from conformance.damage import RunDamage
     from conformance.load import CaseErrors, load_file
     from conformance.record import FILES
-    from conformance.run_folder import RunDamage, read
+    from conformance.run_folder import read
 
 HEAD = b"conformance: 1\nabout: x\n"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
 
 
+@cache
 def folder(name: str) -> Path:
     """The data folder ``cases``, ``adapters`` or ``reports``.
 
@@ -19,6 +22,7 @@ def folder(name: str) -> Path:
     raise FileNotFoundError(f"this installation of batchnorm-conformance lacks its {name} folder; install it again")
 
 
-def adapters() -> dict[str, Path]:
+@cache
+def adapters() -> Mapping[str, Path]:
     """Name → folder of the adapters that come with the suite."""
     return {path.name: path for path in sorted(folder("adapters").iterdir()) if (path / "adapter.py").is_file()}

@@ -106,10 +106,12 @@ class Node:
 
         Counted when it is asked for, once: of the nodes that a matrix multiplies, nobody asks.
         """
+        if not isinstance(self.value, (dict, tuple)):
+            return 1, 0
         if self._extent is None:
             extents = [node.extent for node in self.children]
-            size = 1 + sum(size for size, _ in extents)
-            depth = 1 + max((depth for _, depth in extents), default=0) if isinstance(self.value, dict | tuple) else 0
+            size = 1 + sum([size for size, _ in extents])
+            depth = 1 + max([depth for _, depth in extents], default=0)
             object.__setattr__(self, "_extent", (size, depth))
         assert self._extent is not None
         return self._extent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal
@@ -286,7 +287,14 @@ def open_adapter(path: Path) -> AdapterFolder:
     for needed in (path / "adapter.py", profile):
         if not needed.is_file():
             raise UsageError(f"{path} is no adapter: it has no {needed.name}", hint="see CONTRIBUTING.md, Adapters")
+    written = profile.stat()
     try:
-        return AdapterFolder(path, Profile.model_validate(YAML(typ="safe", pure=True).load(profile)))
+        return AdapterFolder(path, _profile(profile, (written.st_mtime_ns, written.st_size)))
     except (YAMLError, ValidationError, UnicodeDecodeError) as error:
         raise UsageError(f"{profile} cannot be read: {error}") from error
+
+
+@lru_cache
+def _profile(file: Path, written: tuple[int, int]) -> Profile:
+    """A profile, read once as long as its file is what was `written`: it takes longer than a case."""
+    return Profile.model_validate(YAML(typ="safe", pure=True).load(file))

@@ -18,7 +18,7 @@ from typing import Any
 
 from conformance.findings import Finding, agreement, causes, off, reason, topic
 from conformance.repro import of_stored
-from conformance.run_folder import Line, Run
+from conformance.run_folder import Line, Run, whole
 from conformance.safe_text import shorten
 
 #: Longer texts are cut in the middle; the run folder has them whole.
@@ -74,7 +74,7 @@ def embedded(run: Run, found: Iterable[Finding], proofs: Mapping[str, Sequence[s
         if name not in listed:
             continue
         case = run.cases[name]
-        lines = [dict(line) for line in verdicts], [dict(line) for line in pairs]  # read once for both
+        lines = [whole(line) for line in verdicts], [whole(line) for line in pairs]  # read once for both
         places[name] = len(index)
         index.append(_entry(case, *lines, targets, odd.get(name, "")))
         details.append(_details(case, *lines, targets, written))
@@ -113,7 +113,7 @@ def _is_plain(verdicts: Iterable[Line], pairs: Iterable[Line]) -> bool:
 def pack(data: Any) -> str:
     """JSON data, deflated and in base64."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    return base64.b64encode(zlib.compress(text.encode(), 7)).decode()
 
 
 def scripts(run: Run, found: Iterable[Finding]) -> dict[tuple[str, str], str]:
@@ -338,7 +338,7 @@ def specification(spec: dict[str, Any]) -> str:
     return "\n".join(f"{key}: {_flow(value)}" for key, value in spec.items() if key != "why")
 
 
-_SCALAR = json.JSONEncoder(ensure_ascii=False).encode
+_encoded = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _flow(value: Any) -> str:
@@ -349,4 +349,4 @@ def _flow(value: Any) -> str:
         return "[" + ", ".join(_flow(item) for item in value) + "]"
     if isinstance(value, str) and _PLAIN.fullmatch(value):
         return value
-    return _SCALAR(value)
+    return repr(value) if type(value) in (int, float) else _encoded(value)

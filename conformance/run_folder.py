@@ -258,7 +258,12 @@ class Run:
 
 
 def _clean(line: Line) -> Line:
-    return line if isinstance(line, StoredLine) and line.harmless else clean_all(dict(line))
+    return line if isinstance(line, StoredLine) and line.harmless else clean_all(whole(line))
+
+
+def whole(line: Line) -> dict[str, Any]:
+    """All that a line says, read once for those who want all of it."""
+    return line.whole() if isinstance(line, StoredLine) else dict(line)
 
 
 class _Following:

@@ -109,6 +109,10 @@ class StoredLine(Mapping[str, Any]):
         self._held = held
         self.harmless = False
 
+    def whole(self) -> dict[str, Any]:
+        """All that it says."""
+        return self._file.at(self._place)
+
     @property
     def number(self) -> int:
         """Its number in its file, from 1, which is counted anew."""
@@ -121,13 +125,13 @@ class StoredLine(Mapping[str, Any]):
             return self._case
         if key == "seconds" and self._seconds is not None:
             return self._seconds
-        return self._file.at(self._place)[key]
+        return self.whole()[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._file.at(self._place))
+        return iter(self.whole())
 
     def __len__(self) -> int:
-        return len(self._file.at(self._place))
+        return len(self.whole())
 
 
 class StoredCases(Mapping[str, dict[str, Any]]):

@@ -111,9 +111,10 @@ class ArrayFile:
 
 
 def _encoded(line: Mapping[str, Any]) -> bytes:
+    """A line as it is written."""
     try:
         return (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    except ValueError:  # few lines have what JSON or UTF-8 lack
+    except ValueError:  # most lines hold nothing that JSON or UTF-8 lack, and are not looked through for it
         return (json.dumps(spelled(line), ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from conformance.errors import UsageError
 from conformance.harness import Array
 from conformance.record import RunWriter
-from conformance.run_folder import Line, Run
+from conformance.run_folder import Line, Run, whole
 
 #: Significant digits of an error over its bound that a baseline keeps.
 _DIGITS = 2
@@ -47,13 +47,13 @@ def merge(runs: Sequence[Run], out: Path, command: Sequence[str]) -> RunWriter:
         writer.case_line(case)
     for run in runs:
         for line in run.verdicts:
-            writer.verdict_line(dict(line))
+            writer.verdict_line(whole(line))
             for tensor in line.get("digests", line["tensors"]):
                 array = run.array(line["case"], line["target"], tensor)
                 if array is not None:
                     writer.array(f"{line['case']}::{line['target']}::{tensor}", _wire(array))
         for line in run.pairs:
-            writer.pair_line(dict(line))
+            writer.pair_line(whole(line))
     writer.finish_as({**info, "command": list(command)})
     return writer
 
