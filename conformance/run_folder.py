@@ -297,10 +297,10 @@ def read(path: Path, *, partial: bool = False) -> Run:
     file = LineFile(path / "cases.jsonl")
     cases, number = StoredCases(file), 0
     for number, (place, text) in enumerate(file.pieces(), 1):
-        cases.add(_checked(_Case, file.path, number, text)["case"], place, harmless=harmless(text))
-    results = _Results(
-        path / "results.jsonl", frozenset(target["name"] for target in info["targets"] if target["ran"]), cases
-    )
+        case = _agreed(_Case, parse(file.path, text, number), file.path, number, text)
+        cases.add(case["case"], place, harmless=harmless(text))
+    ran = frozenset(target["name"] for target in info["targets"] if target["ran"])
+    results = _Results(path / "results.jsonl", ran, cases)
     results.count(path, number)
     if not results.footer["complete"] and not partial:
         judged = f"{len(results.verdicts):,} verdicts on {number:,} cases"
@@ -316,17 +316,16 @@ def _info(path: Path) -> dict[str, Any]:
     info = parse(file, text, 1)
     if type(info.get("format")) is not int or info["format"] != FORMAT:
         raise UnknownFormat(f"{path} has format {info.get('format')!r:.40}; this suite reads {FORMAT}")
-    return _checked(_Info, file, 1, text)
+    return _agreed(_Info, info, file, 1, text)
 
 
-def _checked(model: type[_Said], file: Path, number: int, text: bytes) -> dict[str, Any]:
+def _agreed(model: type[_Said], said: dict[str, Any], file: Path, number: int, text: bytes) -> dict[str, Any]:
     """What a line says, which has the form that was agreed on.
 
     Raises:
         Garbled: it has not.
 
     """
-    said = parse(file, text, number)
     try:
         model.model_validate(said)
     except ValidationError as error:
@@ -367,8 +366,9 @@ class _Results:
 
     def _add(self, number: int, place: int, text: bytes) -> None:
         where = f"{self._file.path}:{number}"
-        is_pair = b'"pair"' in text and "pair" in parse(self._file.path, text, number)
-        said = _checked(_Pair if is_pair else _Verdict, self._file.path, number, text)
+        said = parse(self._file.path, text, number)
+        is_pair = "pair" in said
+        _agreed(_Pair if is_pair else _Verdict, said, self._file.path, number, text)
         for name in said["pair"] if is_pair else [said["target"]]:
             if name not in self._targets:
                 raise Garbled(f"{where}: this run has no target {name} that ran")
