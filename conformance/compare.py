@@ -103,7 +103,10 @@ def compare_all(
         for name, (observed, device, expected) in tensors.items():
             found[name] = _beyond_numbers(observed, device, expected, wanted_device)
             if found[name] is None and observed is not None and expected is not None:
-                numeric[name] = observed, expected
+                if observed.size > TOGETHER:
+                    found[name] = _piece_by_piece(observed, expected, arithmetic)
+                else:
+                    numeric[name] = observed, expected
         for together in end_to_end(numeric, arithmetic):
             found.update(together.results() if together.plain else together.each_by_itself())
     return {name: result for name, result in found.items() if result is not None}
@@ -143,6 +146,22 @@ def _compare_counters(observed: Array, expected: Expected) -> TensorResult:
         if wrong
         else TensorResult(0.0, 0.0, 0.0)
     )
+
+
+def _piece_by_piece(observed: Array, expected: Expected, arithmetic: Arithmetic) -> TensorResult:
+    """A large tensor, of which no more than a piece is computed with at once."""
+    seen, value, bound = (array.reshape(-1) for array in (observed, expected.value, expected.bound))
+    worst, at, max_abs, max_ulp = -1.0, 0, 0.0, 0.0
+    for start in range(0, seen.size, TOGETHER):
+        part = slice(start, start + TOGETHER)
+        piece = Together({"": (seen[part], Expected(value[part], bound[part], expected.dtype))}, arithmetic)
+        if not piece.plain:
+            return _compare_numbers(observed, expected, arithmetic)
+        largest = float(piece.ratio.max())
+        if largest > worst:
+            worst, at = largest, start + int(piece.ratio.argmax())
+        max_abs, max_ulp = max(max_abs, float(piece.error.max())), max(max_ulp, float(piece.ulps.max()))
+    return TensorResult(worst, max_abs, max_ulp, _unravelled(at, observed.shape))
 
 
 def end_to_end(tensors: Mapping[str, tuple[Array, Expected]], arithmetic: Arithmetic) -> Iterator[Together]:

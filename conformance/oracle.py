@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +25,9 @@ Array = NDArray[Any]
 
 #: Numbers of the answers that an oracle keeps: every reading of a small case, two of one of a million elements.
 KEPT = 4_000_000
+
+#: Channels of so many values are read together, so that what is computed of them stays in a processor's cache.
+TOGETHER = 131_072
 
 _DIMENSIONS = {1: (2, 3), 2: (4,), 3: (5,)}
 
@@ -76,7 +80,7 @@ class Oracle:
         if key in self._expected:
             self._expected.move_to_end(key)
             return self._expected[key]
-        found = self._expected[key] = self._tensors(self.reading(profile, conventions), grade, conventions)
+        found = self._expected[key] = self._answer(profile, conventions, grade)
         numbers = max(1, sum(tensor.value.size for tensor in found.values()))
         while len(self._expected) > max(2, KEPT // numbers):
             self._expected.popitem(last=False)
@@ -134,6 +138,26 @@ class Oracle:
         ]
         return Batches(steps, self.arithmetic)
 
+    def _answer(self, profile: Profile, conventions: Conventions, grade: Grade) -> dict[str, Expected]:
+        """What is expected; of many values some channels after others, unless one bears on another."""
+        apart = conventions.shared == "nothing" and conventions.gamma not in ("reversed", "of the first channel")
+        if not (apart and self._parts):
+            return self._tensors(self.reading(profile, conventions), grade, conventions)
+        answers = [part._tensors(part.reading(profile, conventions), grade, conventions) for part in self._parts]
+        return {name: _joined([answer[name] for answer in answers]) for name in answers[0]}
+
+    @cached_property
+    def _parts(self) -> list[Oracle]:
+        """Oracles of some channels each; none where the case is small, or its layer is not the same to all."""
+        problem = self.problem
+        if not problem.calls or problem.features < 2 or problem.case.spec.layer is None:
+            return []
+        width = max(1, TOGETHER * problem.features // max(1, *(call.x.size for call in problem.calls)))
+        if width >= problem.features:
+            return []
+        ranges = (slice(start, start + width) for start in range(0, problem.features, width))
+        return [Oracle(problem.of_channels(channels), self.arithmetic) for channels in ranges]
+
     def _tensors(self, reading: Reading, grade: Grade, conventions: Conventions) -> dict[str, Expected]:
         calls, held = self.problem.calls, self.problem.layer_dtype
         dtypes = [_io_dtype(call) for call in calls]
@@ -184,6 +208,16 @@ def _io_dtype(call: Call) -> str:
     """dtype of y and dx: that of x, float32 where x holds integers."""
     name: str = dtype_name(call.x.dtype)
     return name if "float" in name else "float32"
+
+
+def _joined(parts: Sequence[Expected]) -> Expected:
+    """A tensor of all channels from those of some each."""
+    first = parts[0]
+    if not first.value.ndim:
+        return first
+    axis = min(1, first.value.ndim - 1)
+    value, bound = (np.concatenate(arrays, axis) for arrays in zip(*((p.value, p.bound) for p in parts), strict=True))
+    return replace(first, value=value, bound=bound)
 
 
 def _rows(x: Array) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -103,6 +103,16 @@ class Problem:
     layer_dtype: str
     features: int
     beside: tuple[Built, Call] | None = None
+
+    def of_channels(self, channels: slice) -> Problem:
+        """The same of some channels alone."""
+
+        def some(a: Array | None) -> Array | None:
+            return None if a is None else a[:, channels]
+
+        calls = tuple(replace(call, x=call.x[:, channels], dy=some(call.dy), v=some(call.v)) for call in self.calls)
+        initial = {name: value[channels] for name, value in self.initial.items()}
+        return replace(self, calls=calls, initial=initial, features=calls[0].x.shape[1])
 
     @cached_property
     def wire(self) -> dict[str, Any]:

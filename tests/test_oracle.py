@@ -10,6 +10,7 @@ import pytest
 from builders import INITIAL, case, oracle, profile
 
 from conformance import data
+from conformance import oracle as oracle_module
 from conformance.arithmetic import Array, Double, Multiprecision
 from conformance.conventions import CANONICAL
 from conformance.load import load
@@ -175,6 +176,30 @@ def test_conventions_without_effect_move_neither_a_number_nor_a_bound(field: str
             assert expected.value.tobytes() == other[name].value.tobytes(), (problem.case.id, name)
             assert expected.bound.tobytes() == other[name].bound.tobytes(), (problem.case.id, name)
     assert idle > 20
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"running_variance": "biased", "subnormals": "flushed"}, {"shared": "both"}, {"gamma": "reversed"}],
+    ids=str,
+)
+@pytest.mark.parametrize("values", [1, 200])
+def test_channels_read_apart_are_what_they_are_together(
+    values: int, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conventions = CANONICAL.but(**changes)
+    for problem in some_of_the_corpus()[::5]:
+        if Oracle(problem).undefined:
+            continue
+        together = Oracle(problem).expected(NUMPY, conventions)
+        with monkeypatch.context() as patch:
+            patch.setattr(oracle_module, "TOGETHER", values)
+            apart = Oracle(problem).expected(NUMPY, conventions)
+        assert together.keys() == apart.keys()
+        for name, expected in together.items():
+            values_together, values_apart = expected.value.astype(float), apart[name].value.astype(float)
+            assert np.array_equal(values_together, values_apart, equal_nan=True), (problem.case.id, name)
+            assert np.allclose(expected.bound, apart[name].bound, rtol=1e-12, atol=0, equal_nan=True)
 
 
 def test_conventions_and_grades_are_kept_apart() -> None:

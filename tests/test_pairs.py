@@ -143,6 +143,15 @@ def test_shapes_are_compared_between_them() -> None:
     assert found.tensors["y[0]"].problem == "has shape [4, 3, 5, 5], not [300]"
 
 
+@pytest.mark.parametrize("other", [0.0, 1.0])
+def test_two_that_return_another_shape_are_held_to_equal_bits(other: float) -> None:
+    """No bound is known of a tensor that neither should have returned."""
+    of = oracle(steps=["train"])
+    flat = np.zeros(7, np.float32)
+    found = pair(of, answer(of, y_0=flat), answer(of, y_0=flat + np.float32(other)))
+    assert found.tensors["y[0]"].ok is (other == 0)
+
+
 def wire_on(tensor: Any, device: str) -> Any:
     return type(tensor)(tensor.dtype, tensor.shape, tensor.data, device)
 

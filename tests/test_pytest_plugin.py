@@ -211,6 +211,14 @@ def test_an_expectation_that_holds_is_xfail_or_skipped_and_any_other_verdict_fai
         run.stdout.fnmatch_lines(["XFAIL cases/small.yaml::expected::* - *it is unlucky"])
 
 
+def test_an_xfail_is_its_reason_and_costs_no_traceback(pytester: pytest.Pytester) -> None:
+    write(pytester.path, expecting("diverges: shape"))
+    run = pytester.inline_run(*options(misbehaving("returns_a_wrong_shape")), "-k", "expected")
+    (report,) = [one for one in run.getreports("pytest_runtest_logreport") if hasattr(one, "wasxfail")]
+    assert isinstance(report.longrepr, str)
+    assert "it is unlucky" in report.longrepr
+
+
 def test_a_refusal_that_the_profile_declares_is_skipped_with_its_reason(pytester: pytest.Pytester) -> None:
     write(pytester.path, CASES.replace("[4, 3, 2, 2]", "[1, 3, 1, 1]"))
     result = pytester.runpytest(*options("numpy"), "-rs", "-k", "plain")
