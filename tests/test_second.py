@@ -11,6 +11,7 @@ from builders import answer, case, oracle, parameters, values, verdict
 from mutants import bench
 from pydantic import ValidationError
 
+from conformance import second as second_module
 from conformance.arithmetic import Array, Double, Multiprecision
 from conformance.conventions import CANONICAL, Conventions
 from conformance.judge import judge
@@ -189,3 +190,26 @@ def test_the_numpy_layer_is_within_its_bounds_and_near_them() -> None:
         for name, result in judge(of, bench().under, bench().observe("none", of.problem)).tensors.items():
             worst[name] = max(worst.get(name, 0.0), result.off)
     assert all(0.02 <= worst[f"{name}[0]"] <= 1 for name in ("ddx", "ddy", "ddgamma")), worst
+
+
+def test_the_bound_of_ddx_has_every_term_of_its_size() -> None:
+    """(20) of docs/bounds.md, where nothing but the roundoff u of its own operations is at fault."""
+    s, u = step(n=5), 2.0**-24
+    t = evaluate(P, [s], CANONICAL, Double())[0]
+    assert t.g is not None
+    assert t.v is not None
+    none = np.zeros(2)
+    found, _ = second_module.bounds(
+        t, second_module.Errors(u, none, np.zeros((2, 5)), 0.0, (none, none), (none, none)), Double()
+    )
+    a = 1 / 5
+    for c in range(2):
+        x, g, v, inv = t.xhat[c], t.g[c], t.v[c], t.inv[c]
+        big_s, big_v, big_g, v_x, g_x = (abs(float(total)) for total in (v @ g, v.sum(), g.sum(), v @ x, g @ x))
+        size = big_s + a * big_v * big_g + 3 * a * v_x * g_x
+        w = inv * (abs(t.x[c]) + abs(t.mu[c]))
+        summed = 6 * u * np.linalg.norm(abs(v) * (abs(g) + a * (big_g + w * g_x)))
+        for i in range(5):
+            parts = abs(x[i]) * size + g_x * (abs(v[i]) + a * big_v) + v_x * (abs(g[i]) + a * big_g)
+            each = abs(x[i]) * (summed + 4 * u * size) + 6 * u * parts
+            assert found[c, i] == pytest.approx(a * abs(P.gamma[c]) * inv**2 * each, rel=1e-9)
