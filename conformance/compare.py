@@ -73,7 +73,7 @@ class Expected:
     grid: str | None = None
 
 
-#: So many numbers are compared in one pass; a larger tensor has one to itself.
+#: So many numbers are compared in one pass; a larger tensor is compared piece by piece.
 TOGETHER = 65_536
 
 

@@ -9,22 +9,13 @@ from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import ml_dtypes  # noqa: F401 - teaches NumPy and safetensors the name bfloat16
 from numpy.typing import NDArray
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
 from safetensors import SafetensorError, safe_open
 
+from conformance.agreed_lines import CaseLine, PairLine, RunInfo, VerdictLine, agreed
 from conformance.damage import (
     DamagedArrays,
     Garbled,
@@ -35,152 +26,13 @@ from conformance.damage import (
     Truncated,
     UnknownFormat,
 )
-from conformance.judge import VerdictName
 from conformance.record import FILES, FORMAT
 from conformance.safe_text import clean_all, harmless
-from conformance.stored_lines import LineFile, StoredCases, StoredLine, exactly, parse
+from conformance.stored_lines import LineFile, StoredCases, StoredLine, parse
 from conformance.streams import DTYPES
 
 #: A line of a run's files.
 Line = Mapping[str, Any]
-
-
-class _Said(BaseModel):
-    """What run.json or a line must say at least; more is left alone, but for data that lie deeper than 255 levels."""
-
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    __pydantic_extra__: dict[str, JsonValue]
-
-
-class _Target(_Said):
-    name: str
-    framework: str
-    title: str
-    options: dict[str, str]
-    python: str | None
-    host: str | None
-    ran: bool
-    facts: dict[str, str]
-    message: str
-
-
-class _Platform(_Said):
-    system: str
-    machine: str
-    processor: str
-    cores: int | None
-    python: str
-
-
-class _Info(_Said):
-    suite: str
-    started: str
-    finished: str
-    command: list[str]
-    platform: _Platform
-    targets: list[_Target]
-
-
-class _Input(_Said):
-    shape: list[int] | None = None
-    dtype: str = "float32"
-
-
-class _Step(_Said):
-    mode: str
-    input: _Input | None = None
-    gradient: dict[str, JsonValue] | None = None
-    frozen: bool = False
-
-
-class _Layer(_Said):
-    dtype: str | None = None
-    initial: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-class _Spec(_Said):
-    why: str
-    layer: _Layer | None = None
-    native: dict[str, dict[str, JsonValue]] | None = None
-    signature: dict[str, dict[str, str | None]] | None = None
-    input: _Input | None = None
-    gradient: dict[str, JsonValue] | None = None
-    steps: Annotated[list[_Step], Field(min_length=1)] = [_Step(mode="train")]
-
-
-class _Case(_Said):
-    case: str
-    topic: str
-    file: str
-    line: int
-    about: str
-    matrix: dict[str, JsonValue]
-    spec: _Spec
-    digest: str
-
-
-def _none_or_three(values: list[Any]) -> list[Any]:
-    if len(values) not in (0, 3):
-        raise ValueError("an exact value, an observed one and a bound were expected")
-    return values
-
-
-class _Tensor(_Said):
-    ratio: float | None
-    max_abs: float | None = None
-    max_ulp: float | None = None
-    worst_index: list[int] | None = None
-    problem: str = ""
-    shape: list[int] = Field(default_factory=list)
-    worst: Annotated[list[float | str], AfterValidator(_none_or_three)] = Field(default_factory=list)
-    strip: str = ""
-    ulps: list[int] = Field(default_factory=list)
-    running: list[list[float | str]] = Field(default_factory=list)
-
-
-class _Error(_Said):
-    type: str
-    message: str
-
-
-class _Tried(_Said):
-    name: str
-    off: float | None
-
-
-class _Verdict(_Said):
-    case: str
-    target: str
-    verdict: VerdictName
-    status: Literal["expected", "unexpected"]
-    expected: str
-    diagnosis: str | None
-    because: str
-    reason: str = ""
-    seconds: float
-    tensors: dict[str, _Tensor]
-    accepted: dict[str, JsonValue] = Field(default_factory=dict)
-    tried: list[_Tried] = Field(default_factory=list)
-    error: _Error | None
-    received: str
-    facts: list[str]
-    digests: dict[str, str] = Field(default_factory=dict)
-    signature: list[Annotated[list[str | None], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
-
-    @field_validator("error")
-    @classmethod
-    def _fails_with_words(cls, error: _Error | None, said: ValidationInfo) -> _Error | None:
-        if error is None and said.data.get("verdict") in ("refused", "crashed", "timeout", "broken"):
-            raise ValueError(f"none, though it is {said.data['verdict']}")
-        return error
-
-
-class _Pair(_Said):
-    case: str
-    pair: Annotated[list[str], Field(min_length=2, max_length=2)]
-    agreement: Literal["agree", "differ"]
-    tensors: dict[str, _Tensor]
-    because: str
 
 
 #: What reports count and group by is held of every line, the rest when it is asked for.
@@ -297,7 +149,7 @@ def read(path: Path, *, partial: bool = False) -> Run:
     file = LineFile(path / "cases.jsonl")
     cases, number = StoredCases(file), 0
     for number, (place, text) in enumerate(file.pieces(), 1):
-        case = _agreed(_Case, parse(file.path, text, number), file.path, number, text)
+        case = agreed(CaseLine, parse(file.path, text, number), file.path, number, text)
         cases.add(case["case"], place, harmless=harmless(text))
     ran = frozenset(target["name"] for target in info["targets"] if target["ran"])
     results = _Results(path / "results.jsonl", ran, cases)
@@ -316,25 +168,7 @@ def _info(path: Path) -> dict[str, Any]:
     info = parse(file, text, 1)
     if type(info.get("format")) is not int or info["format"] != FORMAT:
         raise UnknownFormat(f"{path} has format {info.get('format')!r:.40}; this suite reads {FORMAT}")
-    return _agreed(_Info, info, file, 1, text)
-
-
-def _agreed(model: type[_Said], said: dict[str, Any], file: Path, number: int, text: bytes) -> dict[str, Any]:
-    """What a line says, which has the form that was agreed on.
-
-    Raises:
-        Garbled: it has not.
-
-    """
-    try:
-        model.model_validate(said)
-    except ValidationError as error:
-        exactly(file, text, number)  # a number beyond 64 bits is no finite one here, and has words of its own there
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise Garbled(
-            f"{file}:{number}: {'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-        ) from error
-    return said
+    return agreed(RunInfo, info, file, 1, text)
 
 
 class _Results:
@@ -368,7 +202,7 @@ class _Results:
         where = f"{self._file.path}:{number}"
         said = parse(self._file.path, text, number)
         is_pair = "pair" in said
-        _agreed(_Pair if is_pair else _Verdict, said, self._file.path, number, text)
+        agreed(PairLine if is_pair else VerdictLine, said, self._file.path, number, text)
         for name in said["pair"] if is_pair else [said["target"]]:
             if name not in self._targets:
                 raise Garbled(f"{where}: this run has no target {name} that ran")
