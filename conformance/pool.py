@@ -2,6 +2,9 @@
 
 A worker that dies or overruns costs the case it was on; it is started again, a limited number of times, and goes on.
 One that dies as it first comes up may have been struck down by something else, and has two more attempts.
+
+Cases are drawn until the window is full, and then not before it is half empty: a fast target works through them in one
+go and rests. MindSpore's threads spin for 0.2 s wherever they have to wait, and would do so from case to case.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ class Limits:
         restarts: of one target's workers, in a whole run.
         attempts: to start a target whose workers die as they come up, before it is said not to run.
         window: cases under way at once.
-        window_elements: elements of their tensors, together; one case larger than this goes alone.
+        window_elements: elements of their inputs, together; one case larger than this goes alone.
         prefetch: cases sent to a worker, the one it is on and those ahead of it.
 
     """
@@ -39,9 +42,9 @@ class Limits:
     case_seconds: float = 120.0
     restarts: int = 20
     attempts: int = 3
-    window: int = 64
-    window_elements: int = 50_000_000
-    prefetch: int = 2
+    window: int = 256
+    window_elements: int = 20_000_000
+    prefetch: int = 16
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class Pool:
         self._events: Events = queue.SimpleQueue()
         self._seats = [_Seat(target) for target in targets for _ in range(jobs)]
         self._why = ""  # the latest restart
+        self._filling = True
         self._interrupted = False
         self._looked = time.monotonic()
 
@@ -169,22 +173,23 @@ class Pool:
         while not self._events.empty():  # what has happened since must not be laid at the door of the next case
             self._advance(opened, todo)
         while True:
-            while not exhausted and self._room(opened):
+            drawing = not exhausted and self._room(opened)
+            if drawing:
                 following = next(coming, None)
                 if following is None:
-                    exhausted = True
-                    break
-                index, (problem, targets) = following
-                self.asked = index + 1
-                for target in targets:
-                    todo[target.name].append(index)
-                if targets:
-                    elements = sum(call.x.size for call in problem.calls)
-                    opened[index] = _Open(problem, elements, {target.name for target in targets})
+                    exhausted, drawing = True, False
+                else:
+                    index, (problem, targets) = following
+                    self.asked = index + 1
+                    for target in targets:
+                        todo[target.name].append(index)
+                    if targets:
+                        elements = sum(call.x.size for call in problem.calls)
+                        opened[index] = _Open(problem, elements, {target.name for target in targets})
             if exhausted and not opened:
                 return
             self._submit(opened, todo)
-            for index, target, observation in self._advance(opened, todo):
+            for index, target, observation in self._advance(opened, todo, wait=not drawing):
                 case = opened[index]
                 case.waiting.discard(target.name)
                 if not case.waiting:
@@ -192,8 +197,12 @@ class Pool:
                 yield Observed(index, case.problem, target, observation, not case.waiting)
 
     def _room(self, opened: dict[int, _Open]) -> bool:
-        elements = sum(case.elements for case in opened.values())
-        return len(opened) < self.limits.window and elements < self.limits.window_elements
+        cases, elements = len(opened), sum(case.elements for case in opened.values())
+        if cases >= self.limits.window or elements >= self.limits.window_elements:
+            self._filling = False
+        elif 2 * cases <= self.limits.window and 2 * elements <= self.limits.window_elements:
+            self._filling = True
+        return self._filling
 
     def _submit(self, opened: dict[int, _Open], todo: dict[str, deque[int]]) -> None:
         for seat in self._seats:
@@ -221,8 +230,8 @@ class Pool:
         except WorkerError as error:
             self._not_started(seat, str(error), broken=True)
 
-    def _advance(self, opened: dict[int, _Open], todo: dict[str, deque[int]]) -> Settled:
-        """Wait for one event or deadline; return the observations it settles."""
+    def _advance(self, opened: dict[int, _Open], todo: dict[str, deque[int]], *, wait: bool = True) -> Settled:
+        """Take one event, or wait for one or for a deadline; return the observations it settles."""
         if self._interrupted:
             raise Interrupted
         settled = self._abandoned(todo)
@@ -230,7 +239,7 @@ class Pool:
             return settled
         self._look()
         try:
-            worker, message = self._events.get(timeout=self._patience())
+            worker, message = self._events.get(timeout=self._patience() if wait else 0)
         except queue.Empty:
             return [item for seat in self._seats for item in self._overdue(seat, todo)]
         seat = next((seat for seat in self._seats if seat.worker is worker), None)
