@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from conformance import data
+from conformance.comparison import Comparison, Under
 from conformance.evidence import gather
 from conformance.harness import Adapter, answer, load_adapter
-from conformance.judge import Under, judge
+from conformance.judge import judge
 from conformance.load import load
 from conformance.oracle import Oracle
 from conformance.pairs import Side, judge_pair
@@ -104,11 +105,12 @@ def judging(file: Path, names: list[str]) -> dict[str, float]:
         if not isinstance(start, Started) or observation is None:
             raise SystemExit(f"{target.name} cannot run: {start}")
         under = Under(target.name, target.profile, start.facts)
-        verdict = judge(oracle, under, observation)
+        comparison = Comparison(oracle, under, observation)
+        verdict = judge(comparison)
         if verdict.status != "expected":
             raise SystemExit(f"{target.name}: {verdict.verdict}, {verdict.because}")
         first = first or time.process_time() - before
-        sides.append(Side(under, observation, verdict, gather(oracle, under, observation, verdict)))
+        sides.append(Side(under, observation, verdict, gather(comparison, verdict)))
     for a, b in itertools.combinations(sides, 2):
         judge_pair(oracle, a, b)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes, on Linux

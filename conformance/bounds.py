@@ -28,6 +28,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -35,7 +37,17 @@ from numpy.typing import NDArray
 
 from conformance import second
 from conformance.arithmetic import Arithmetic, Double, in_blocks
-from conformance.conventions import CANONICAL, Conventions
+from conformance.conventions import (
+    CANONICAL,
+    Affine,
+    Conventions,
+    Differentiating,
+    Moments,
+    Normalising,
+    Precision,
+    fields_of,
+)
+from conformance.latest import Latest
 from conformance.layer import Trace
 
 Array = NDArray[Any]
@@ -47,6 +59,10 @@ SUBNORMAL = {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24, "
 
 #: Smallest normal number of each accumulator.
 NORMAL = {"float64": 2.0**-1022, "float32": 2.0**-126}
+
+#: What the conventions say that bears on the bounds of what a step returns, and of the statistics that it leaves.
+_of_output = attrgetter(*fields_of(Precision, Differentiating, Affine, Normalising, Moments))
+_of_update = attrgetter(*fields_of(Precision, Moments))
 
 #: Depth of a blocked or pairwise summation, which the strict grade admits.
 BLOCKED_DEPTH = 64
@@ -130,6 +146,10 @@ class StepBounds:
     ddgamma: Array | None = None
     ddy: Array | None = None
 
+    def but(self, **changes: Any) -> StepBounds:
+        """These bounds with some changed."""
+        return StepBounds(**{**vars(self), **changes})
+
 
 def bounds(
     traces: Sequence[Trace],
@@ -138,6 +158,7 @@ def bounds(
     io_dtype: str | Sequence[str],
     layer_dtype: str,
     conventions: Conventions = CANONICAL,
+    latest: Latest | None = None,
 ) -> list[StepBounds]:
     """Bounds of every step; errors of the running statistics accumulate from step to step.
 
@@ -145,22 +166,32 @@ def bounds(
         io_dtype: dtype of y and dx, of every step or of each.
         layer_dtype: dtype of parameters, their gradients and the running statistics.
         conventions: those of the traces; matters of precision among them widen the bounds.
+        latest: what keeps the bounds of steps.
     """
     lower = arithmetic.lower
+    latest, c = latest or Latest(0), conventions
     dtypes = [io_dtype] * len(traces) if isinstance(io_dtype, str) else io_dtype
-    start = np.zeros_like(lower(traces[0].before[0])) if traces else np.zeros(0)
+    rounding = {dtype: _rounding(grade, dtype, layer_dtype, c) for dtype in dict.fromkeys(dtypes)}
+    start = latest.answer(lambda: np.zeros_like(lower(traces[0].before[0])), "no error") if traces else np.zeros(0)
     held, earlier = (start, start), (start, start)
     found = []
     with np.errstate(all="ignore"):
         for trace, dtype in zip(traces, dtypes, strict=True):
-            lowered = trace if isinstance(arithmetic, Double) else _lowered(trace, lower)
-            step = _Step(lowered, _rounding(grade, dtype, layer_dtype, conventions), held)
-            held = step.running()
-            dx, dgamma, dbeta = step.gradients() if trace.g is not None else (None, None, None)
-            if conventions.parameter_gradients == "accumulated" and dgamma is not None and dbeta is not None:
-                dgamma, dbeta = earlier = (earlier[0] + dgamma, earlier[1] + dbeta)
-            twice = step.second() if trace.v is not None else (None, None, None)
-            found.append(StepBounds(step.output(), *held, dx, dgamma, dbeta, *twice))
+            step = _Step(trace, rounding[dtype], held, arithmetic)
+            # What bounds are made of beside the conventions; y stands for all that its step has computed with it.
+            of_output: tuple[Any, ...] = (trace.y, *(() if trace.batch else held))
+            of_update: tuple[Any, ...] = (*trace.before, trace.running_mean, trace.running_var, *held)
+            if c.means is not None or c.variances is not None or c.stored != "variance":
+                of_output = of_update = (step,)  # the one bears on the other
+            in_dtypes = (grade, dtype, layer_dtype)
+            output = latest.answer(step.returned, ("bounds of the output", *in_dtypes, _of_output(c)), *of_output)
+            held = latest.answer(
+                step.running, ("bounds of the update", *in_dtypes, trace.eps, trace.weight, _of_update(c)), *of_update
+            )
+            if c.parameter_gradients == "accumulated" and output.dgamma is not None and output.dbeta is not None:
+                earlier = earlier[0] + output.dgamma, earlier[1] + output.dbeta
+                output = output.but(dgamma=earlier[0], dbeta=earlier[1])
+            found.append(output.but(running_mean=held[0], running_var=held[1]))
     return found
 
 
@@ -178,35 +209,67 @@ def _lowered(t: Trace, lower: Callable[[Array], Array]) -> Trace:
 class _Step:
     """One step's errors, stage by stage; `t` is its trace in float64, `held` the errors of the statistics before."""
 
-    def __init__(self, t: Trace, r: _Rounding, held: tuple[Array, Array]) -> None:
-        self.t, self.r, self.held = t, r, held
+    def __init__(self, trace: Trace, r: _Rounding, held: tuple[Array, Array], arithmetic: Arithmetic) -> None:
+        self.trace, self.r, self.held, self.arithmetic = trace, r, held, arithmetic
         self.u_o, self.eta = UNIT_ROUNDOFF[r.io_dtype], SUBNORMAL[r.io_dtype]
-        self.h = r.depth(t.x.shape[1])
+        self.h = r.depth(trace.x.shape[1])
+
+    @cached_property
+    def t(self) -> Trace:
+        return self.trace if isinstance(self.arithmetic, Double) else _lowered(self.trace, self.arithmetic.lower)
+
+    @cached_property
+    def delta_mean(self) -> Array:
+        """δμ of the batch."""
+        t, r = self.t, self.r
+        recovered = self._recovered(0, r.conventions.means)
+        if recovered is not None:
+            return np.asarray(recovered)
         size = (np.abs(t.x) if t.mask is None else np.where(t.mask, np.abs(t.x), 0)).sum(1) / max(t.count, 1)
         if r.conventions.shared != "nothing":
             size = np.full_like(size, size.max(initial=0))
         mean = t.mu if t.mean is None else t.mean
-        self.delta_mean = self._recovered(0, r.conventions.means)
-        if self.delta_mean is None:
-            self.delta_mean = (_gamma(self.h, r.u) + r.u) * size + r.statistics * np.abs(mean) + r.tiny  # (2)
-        self.recovered_var = self._recovered(1, r.conventions.variances)
-        if t.batch:
-            self.delta_mu, delta_var = self.delta_mean, self._delta_var(t.var, t.mu)
-        else:
-            self.delta_mu, delta_var = held
-        q = self._inverse(delta_var)
-        self.xhat = np.abs(t.xhat)
-        self.q = q + 2 * r.statistics
+        return np.asarray((_gamma(self.h, r.u) + r.u) * size + r.statistics * np.abs(mean) + r.tiny)  # (2)
+
+    @cached_property
+    def delta_mu(self) -> Array:
+        """δμ of what normalises."""
+        return self.delta_mean if self.t.batch else self.held[0]
+
+    @cached_property
+    def q(self) -> Array:
+        """q, relative."""
+        delta_var = self._delta_var(self.t.var, self.t.mu) if self.t.batch else self.held[1]
+        return self._inverse(delta_var) + 2 * self.r.statistics
+
+    @cached_property
+    def xhat(self) -> Array:
+        """|x̂|."""
+        return np.abs(self.t.xhat)
+
+    @cached_property
+    def delta_xhat(self) -> Array:
+        """δx̂."""
+        t, r = self.t, self.r
         moved = t.inv * self.delta_mu + (r.tiny * (t.inv + 1) if r.tiny else 0)
-        self.delta_xhat = in_blocks(
+        return in_blocks(
             lambda xhat, relative, absolute: xhat * relative + absolute,
             self.xhat,
             (self.q + 5 * r.u)[:, None],
             moved[:, None],
         )  # (7)
-        self.spanned = in_blocks(
-            lambda x, mu, inv: inv * (np.abs(x) + mu), t.x, np.abs(t.mu)[:, None], t.inv[:, None]
-        )  # w of (12)
+
+    @cached_property
+    def spanned(self) -> Array:
+        """w of (12)."""
+        t = self.t
+        return in_blocks(lambda x, mu, inv: inv * (np.abs(x) + mu), t.x, np.abs(t.mu)[:, None], t.inv[:, None])
+
+    def returned(self) -> StepBounds:
+        """Bounds of what the step returns, beside those of the statistics that it found."""
+        dx, dgamma, dbeta = self.gradients() if self.trace.g is not None else (None, None, None)
+        ddx, ddgamma, ddy = self.second() if self.trace.v is not None else (None, None, None)
+        return StepBounds(self.output(), *self.held, dx, dgamma, dbeta, ddx, ddgamma, ddy)
 
     def _recovered(self, which: int, given: Any) -> Any:
         """(16): what followed from a running statistic has the rounding of its update, magnified by 1/m."""
@@ -217,8 +280,9 @@ class _Step:
 
     def _delta_var(self, var: Array, mu: Array) -> Array:
         """δσ²; a one-pass variance also loses what it cancels, σ² + μ², up to a quarter of what it is added to."""
-        if self.recovered_var is not None:
-            return np.asarray(self.recovered_var)
+        recovered = self._recovered(1, self.r.conventions.variances)
+        if recovered is not None:
+            return np.asarray(recovered)
         u, delta = self.r.u, self.delta_mean
         two_pass = (self.h + 4) * u * var + 3 * u * np.abs(mu) * np.sqrt(var) + delta * delta + self.r.tiny  # (3)
         if not self.r.one_pass:
@@ -299,7 +363,7 @@ class _Step:
         t, r, exact = self.t, self.r, Double()
         assert t.ddx is not None
         plain = replace(r, conventions=r.conventions.but(dx_scale="applied"))
-        delta_ddy, delta_vx, delta_v = _Step(second.of_v(t, exact), plain, self.held).backward()
+        delta_ddy, delta_vx, delta_v = _Step(second.of_v(t, exact), plain, self.held, exact).backward()
         _, delta_gx, delta_g = self.backward()
         root = 2 * np.sqrt(r.lane(t.x.shape[1])) * r.u
         known = second.Errors(r.u, self.q, self.delta_xhat, root, (delta_v, delta_vx), (delta_g, delta_gx))

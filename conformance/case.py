@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -113,7 +112,7 @@ class Case:
 
         "One value per channel, in training" means both of the same step.
         """
-        return not when or any(matches(when, ChainMap(facts, step)) for step in self._occasions)
+        return not when or any(matches(when, facts, step) for step in self._occasions)
 
     @cached_property
     def _occasions(self) -> tuple[dict[str, Any], ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.arithmetic import Arithmetic, in_blocks
+from conformance.arithmetic import BLOCK, Arithmetic, in_blocks
 from conformance.problem import dtype_name, dtype_of
 
 Array = NDArray[Any]
@@ -89,13 +89,17 @@ def compare(
 
 
 def compare_all(
-    tensors: Mapping[str, tuple[Array | None, str, Expected | None]], wanted_device: str, arithmetic: Arithmetic
+    tensors: Mapping[str, tuple[Array | None, str, Expected | None]],
+    wanted_device: str,
+    arithmetic: Arithmetic,
+    kept: list[Together] | None = None,
 ) -> dict[str, TensorResult]:
     """As `compare`, for many at once.
 
     Args:
         tensors: name → what was observed, on which device, and what it should be.
         wanted_device: where each should be.
+        kept: gets what was compared together, for its numbers.
     """
     found: dict[str, TensorResult | None] = {}
     numeric: dict[str, tuple[Array, Expected]] = {}
@@ -109,6 +113,8 @@ def compare_all(
                     numeric[name] = observed, expected
         for together in end_to_end(numeric, arithmetic):
             found.update(together.results() if together.plain else together.each_by_itself())
+            if kept is not None:
+                kept.append(together)
     return {name: result for name, result in found.items() if result is not None}
 
 
@@ -241,6 +247,8 @@ def _flat(arrays: Sequence[Array]) -> Array:
 
 
 def _in_blocks(formula: Callable[..., Array], *flat: Array) -> Array:
+    if flat[0].size <= BLOCK:
+        return np.asarray(formula(*flat))
     return np.asarray(in_blocks(formula, *(array[None] for array in flat))[0])
 
 

@@ -11,23 +11,29 @@ When = dict[str, bool | int | float | str | list[bool | int | float | str]]
 
 #: Parameters of the layer that a `when:` may ask of a case.
 LAYER_FEATURES = ("eps", "scale", "center", "track_running_stats")
+#: Facts of a target that a `when:` may ask for.
+TARGET_FACTS = ("version", "device", "execution", "backend")
 #: Every key that a `when:` may use: facts of the target, then features of the case.
 CONDITIONS = frozenset(
     {
-        *("version", "device", "execution", "backend"),
+        *TARGET_FACTS,
         *("kind", "rank", "mode", "dtype", "layer_dtype", "layout", "dimensions", "values_per_channel"),
         *("frozen", "gradient", "second", "momentum", *LAYER_FEATURES),
     }
 )
 
 
-def matches(when: When, facts: Mapping[str, Any]) -> bool:
-    """Whether a condition holds of the facts of a target and the features of a case.
+def matches(when: When, facts: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> bool:
+    """Whether a condition holds of the facts of a target and the features of a case; facts go before features.
 
     Raises:
         ValueError: a version range is not one.
     """
-    return all(_holds(wanted, facts.get(key), key) for key, wanted in when.items())
+    for key, wanted in when.items():
+        fact = facts.get(key) if features is None or key in facts else features.get(key)
+        if not _holds(wanted, fact, key):
+            return False
+    return True
 
 
 def _holds(wanted: Any, fact: Any, key: str) -> bool:

@@ -7,6 +7,7 @@ each stage of `conformance.reference` reads the choices that concern it, and a r
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 
@@ -134,14 +135,37 @@ class Conventions(Precision, Differentiating, Affine, Updating, Normalising, Mom
 
     def but(self, **changes: Any) -> Conventions:
         """These conventions with some changed."""
-        return replace(self, **changes)
+        return _changed(self, tuple(changes.items()))
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What they change of the canonical ones."""
+        return {name: value for name in STAGES if (value := getattr(self, name)) != getattr(CANONICAL, name)}
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, name) for name in STAGES))
+
+    def __hash__(self) -> int:  # of forty fields, and asked for at every turn
+        return self._hash
+
+
+@lru_cache(1024)
+def _changed(conventions: Conventions, changes: tuple[tuple[str, Any], ...]) -> Conventions:
+    return replace(conventions, **dict(changes))
 
 
 CANONICAL = Conventions()
 
+
+def fields_of(*stages: type) -> tuple[str, ...]:
+    """The names of these stages' choices."""
+    return tuple(field.name for stage in stages for field in fields(stage))
+
+
 #: Field of `Conventions` → the stage that it belongs to.
 STAGES = {
-    field.name: stage
+    name: stage
     for stage in (Modes, Moments, Normalising, Updating, Affine, Differentiating, Precision)
-    for field in fields(stage)
+    for name in fields_of(stage)
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,10 @@ from typing import Any
 import numpy as np
 
 from conformance.arithmetic import Arithmetic, in_blocks
-from conformance.compare import Array, Expected, TensorResult, Together, end_to_end, starts, ulp
+from conformance.compare import TOGETHER, Array, Expected, TensorResult, Together, end_to_end, starts, ulp
+from conformance.comparison import Comparison
 from conformance.conventions import CANONICAL
-from conformance.judge import Under, Verdict
-from conformance.observation import Observation
-from conformance.oracle import Oracle
-from conformance.problem import from_wire
+from conformance.judge import Verdict
 
 #: A strip has at most so many parts, and a level of error for each: a character.
 PARTS = 64
@@ -31,6 +30,8 @@ ULP_CLASSES = 24
 
 #: The bits of a float64 that hold its fraction.
 _FRACTION = np.int64((1 << 52) - 1)
+
+_LARGEST = np.finfo(np.float64).max
 
 _RUNNING = re.compile(r"running_(mean|var)\[\d+\]")
 
@@ -57,29 +58,27 @@ class Evidence:
     running: tuple[tuple[float, ...], ...] = ()
 
 
-def gather(oracle: Oracle, under: Under, observation: Observation, verdict: Verdict) -> dict[str, Evidence]:
+def gather(comparison: Comparison, verdict: Verdict) -> dict[str, Evidence]:
     """Tensor → evidence, of every tensor that was held against numbers of its own shape."""
     if not verdict.tensors:
         return {}
-    expected = oracle.expected(under.profile, verdict.accepted)
-    others = oracle.expected(under.profile, CANONICAL) if verdict.accepted != CANONICAL else {}
+    oracle, profile = comparison.oracle, comparison.under.profile
+    expected = oracle.expected(profile, verdict.accepted)
+    others = oracle.expected(profile, CANONICAL) if verdict.accepted != CANONICAL else {}
     several = len(oracle.problem.calls) > 1
     running: dict[str, tuple[tuple[float, ...], ...]] = {}
     beside: dict[str, tuple[Array, Expected]] = {}
     for name in verdict.tensors:
-        wire, wanted = observation.tensors.get(name), expected.get(name)
-        if wire is None or wanted is None or wanted.dtype is None:
+        seen, wanted = comparison.observed.get(name), expected.get(name)
+        if seen is None or wanted is None or wanted.dtype is None:
             continue
-        seen = from_wire(wire)
         if seen.shape == wanted.value.shape and seen.size:
             beside[name] = seen, wanted
             if several and _RUNNING.fullmatch(name):
                 running[name] = _running(seen, wanted, others.get(name), oracle.arithmetic)
     off = {name: pair for name, pair in beside.items() if verdict.tensors[name].ratio != 0}
-    drawn: dict[str, tuple[str, tuple[int, ...]]] = {}
     with np.errstate(all="ignore"):
-        for together in end_to_end(off, oracle.arithmetic):
-            drawn.update(_drawn(together, verdict.tensors))
+        drawn = _drawn(off, comparison, verdict.tensors)
     return {
         name: Evidence(
             seen.shape,
@@ -100,20 +99,62 @@ def _worst(seen: Array, wanted: Expected, result: TensorResult, arithmetic: Arit
     return _digits(exact, digits), _digits(seen[at], digits), _digits(wanted.bound[at], 3)
 
 
-def _drawn(together: Together, results: Mapping[str, TensorResult]) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Strip and histogram of every tensor."""
-    ratio, ulps = together.ratio, together.ulps
-    if not together.plain:
-        exact = together.arithmetic.lower(together.value)
-        numbers = np.isfinite(together.seen) & np.isfinite(exact)
-        same = numbers | (together.seen == exact) | (np.isnan(together.seen) & np.isnan(exact))
-        wrong = np.repeat([results[name].problem is not None for name in together.tensors], together.sizes)
-        error = np.where(numbers, together.error, np.where(same | ~wrong, 0.0, np.inf))  # inf may be within its bound
-        ratio = np.where(error > 0, error / together.bound, 0.0)
-        ulps = np.where(error > 0, error / ulp(exact, together.dtype), 0.0)
-    ratio = np.where(np.isinf(ratio) & np.isfinite(together.error), np.finfo(np.float64).max, ratio)  # a bound of 0
-    sizes = together.sizes
-    return dict(zip(together.tensors, zip(strips(ratio, sizes), histograms(ulps, sizes), strict=True), strict=True))
+def _drawn(
+    off: Mapping[str, tuple[Array, Expected]], comparison: Comparison, results: Mapping[str, TensorResult]
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Strip and histogram of every tensor, from the numbers of its comparison where those are kept."""
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    anew: dict[str, tuple[Array, Expected]] = {}
+    kept: dict[int, dict[str, tuple[str, tuple[int, ...]]]] = {}  # also of tensors that the reading has otherwise
+    for name, (seen, wanted) in off.items():
+        together = comparison.compared(name, wanted)
+        drawn = _drawn_in_parts(seen, wanted, comparison.oracle.arithmetic) if seen.size > TOGETHER else None
+        if drawn is not None:
+            found[name] = drawn
+        elif together is not None and together.plain:
+            if id(together) not in kept:
+                kept[id(together)] = _of_all(together, together.ratio, together.ulps)
+            found[name] = kept[id(together)][name]
+        else:
+            anew[name] = seen, wanted
+    for together in end_to_end(anew, comparison.oracle.arithmetic):
+        found |= _of_all(together, *_numbers(together, results))
+    return found
+
+
+def _of_all(together: Together, ratio: Array, ulps: Array) -> dict[str, tuple[str, tuple[int, ...]]]:
+    ratio = np.where(np.isinf(ratio) & np.isfinite(together.error), _LARGEST, ratio)  # a bound of 0
+    each = zip(strips(ratio, together.sizes), histograms(ulps, together.sizes), strict=True)
+    return dict(zip(together.tensors, each, strict=True))
+
+
+def _numbers(together: Together, results: Mapping[str, TensorResult]) -> tuple[Array, Array]:
+    """Ratios and errors in units in the last place, where some may be no numbers."""
+    if together.plain:
+        return together.ratio, together.ulps
+    exact = together.arithmetic.lower(together.value)
+    numbers = np.isfinite(together.seen) & np.isfinite(exact)
+    same = numbers | (together.seen == exact) | (np.isnan(together.seen) & np.isnan(exact))
+    wrong = np.repeat([results[name].problem is not None for name in together.tensors], together.sizes)
+    error = np.where(numbers, together.error, np.where(same | ~wrong, 0.0, np.inf))  # inf may be within its bound
+    ratio = np.where(error > 0, error / together.bound, 0.0)
+    return ratio, np.where(error > 0, error / ulp(exact, together.dtype), 0.0)
+
+
+def _drawn_in_parts(seen: Array, wanted: Expected, arithmetic: Arithmetic) -> tuple[str, tuple[int, ...]] | None:
+    """Strip and histogram of a large tensor, no more than a part of it at once; None where something is no number."""
+    flat = [array.reshape(-1) for array in (seen, wanted.value, wanted.bound)]
+    edges = [*_edges(seen.size).tolist(), seen.size]
+    largest, counts = np.zeros(PARTS), np.zeros(ULP_CLASSES, np.int64)
+    for part, (start, end) in enumerate(itertools.pairwise(edges)):
+        for piece in (slice(at, min(at + TOGETHER, end)) for at in range(start, end, TOGETHER)):
+            observed, value, bound = (array[piece] for array in flat)
+            together = Together({"": (observed, Expected(value, bound, wanted.dtype))}, arithmetic)
+            if not together.plain:
+                return None
+            largest[part] = max(largest[part], min(together.ratio.max(), _LARGEST))  # infinite where a bound is 0
+            counts += np.bincount(_classes(together.ulps.view(np.int64)), minlength=ULP_CLASSES)
+    return strips(largest, [PARTS])[0], tuple(np.trim_zeros(counts, "b").tolist())
 
 
 def strips(ratio: Array, sizes: Sequence[int]) -> list[str]:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from conformance.arithmetic import Array
-from conformance.bounds import Grade
 from conformance.case import Case
 from conformance.catalogue import CATALOGUE, HYPOTHESES, PRECISION, Hypothesis, name_change
-from conformance.compare import Expected, TensorResult, compare_all
+from conformance.compare import TensorResult
+from conformance.comparison import Comparison, Under
 from conformance.conventions import CANONICAL, Conventions
 from conformance.diagnose import PAIR_ELEMENTS, Check, Diagnosis, Search, Tried, words, worst
-from conformance.documents import AS_DOCUMENTED, against_document, against_signature
+from conformance.documents import AS_DOCUMENTED, against_signature
 from conformance.observation import Failure, Observation
 from conformance.oracle import Oracle
-from conformance.problem import from_wire
-from conformance.profile import Profile
 from conformance.recovery import LOSSES, Loss, recovered
 
 VerdictName = Literal["conforms", "conventional", "inaccurate", "divergent", "refused", "crashed", "timeout", "broken"]
@@ -39,15 +36,6 @@ VERDICTS: tuple[VerdictName, ...] = (
 
 #: What is expected of a case that says nothing else.
 AGREEMENT: tuple[VerdictName, ...] = ("conforms", "conventional")
-
-
-@dataclass(frozen=True)
-class Under:
-    """A target as far as judging it goes: its name, its profile and the facts it stated."""
-
-    name: str
-    profile: Profile
-    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -92,14 +80,16 @@ class _Finding:
     tried: tuple[Tried, ...] = ()
 
 
-def judge(oracle: Oracle, under: Under, observation: Observation, *, seek_cause: bool = True) -> Verdict:
+def judge(comparison: Comparison, *, seek_cause: bool = True) -> Verdict:
     """Hold what a target returned against the reference, and the verdict against what the case expects.
 
     Args:
+        comparison: what was returned, beside its case.
         seek_cause: whether to look for the cause of a mismatch; without it, what diverges is unexplained.
     """
+    oracle, under = comparison.oracle, comparison.under
     case = oracle.problem.case
-    finding = _find(oracle, under, observation, seek_cause)
+    finding = _find(comparison, seek_cause)
     allowed, reason, diagnosis = expectation(case, under)
     meaningless = _meaningless(oracle, under)
     if meaningless is not None and allowed == AGREEMENT:
@@ -115,7 +105,7 @@ def judge(oracle: Oracle, under: Under, observation: Observation, *, seek_cause:
         wanted,
         finding.diagnosis,
         because,
-        observation.seconds,
+        comparison.observation.seconds,
         finding.tensors,
         finding.error,
         finding.accepted,
@@ -147,7 +137,8 @@ def _expected_cause(finding: _Finding, wanted: str) -> bool:
     return (finding.diagnosis or "unexplained") == wanted
 
 
-def _find(oracle: Oracle, under: Under, observation: Observation, seek_cause: bool) -> _Finding:
+def _find(comparison: Comparison, seek_cause: bool) -> _Finding:
+    oracle, under, observation = comparison.oracle, comparison.under, comparison.observation
     if observation.fate != "answered":
         return _Finding(observation.fate, error=observation.failure)
     if observation.refusal is not None:
@@ -157,7 +148,7 @@ def _find(oracle: Oracle, under: Under, observation: Observation, seek_cause: bo
     meaningless = _meaningless(oracle, under)
     if meaningless is not None:
         return _Finding("divergent", "accepted", f"accepted what has no value: {meaningless}")
-    return _find_reading(oracle, under, observation, seek_cause)
+    return _find_reading(comparison, seek_cause)
 
 
 def _meaningless(oracle: Oracle, under: Under) -> str | None:
@@ -169,24 +160,10 @@ def _first_line(failure: Failure) -> str:
     return f"{failure.type}: {failure.message.strip().splitlines()[0] if failure.message.strip() else ''}"
 
 
-def _find_reading(oracle: Oracle, under: Under, observation: Observation, seek_cause: bool) -> _Finding:
+def _find_reading(comparison: Comparison, seek_cause: bool) -> _Finding:
     """Try the readings from best to worst: canonical, declared, with one fault, weak, less precise, with two faults."""
+    oracle, under, check = comparison.oracle, comparison.under, comparison.check
     case = oracle.problem.case
-    observed = {name: from_wire(wire) for name, wire in observation.tensors.items()}
-
-    def check(
-        conventions: Conventions, first: Collection[str] = (), grade: Grade = "strict"
-    ) -> Mapping[str, TensorResult]:
-        conventions = oracle.effective(conventions)
-        if (conventions, grade) not in compared:
-            expected = oracle.expected(under.profile, conventions, grade)
-            found = _compare_all(oracle, under, observation, observed, expected, first)
-            if len(found) <= len(first):
-                return found
-            compared[conventions, grade] = found
-        return compared[conventions, grade]
-
-    compared: dict[tuple[Conventions, Grade], Mapping[str, TensorResult]] = {}
     declared = under.profile.declared(case, dict(under.facts))
     meant = {field: value for field, value in declared.items() if field not in _OF_PRECISION}
     profiled = CANONICAL.but(**declared)
@@ -210,7 +187,7 @@ def _find_reading(oracle: Oracle, under: Under, observation: Observation, seek_c
             )
     results = check(profiled)
     if profiled.variance == "one-pass" and _numbers(results):
-        cancelled = _recovered(LOSSES[:1], oracle, under, observed, Search(profiled, check))
+        cancelled = _recovered(LOSSES[:1], comparison, Search(profiled, check))
         if cancelled is not None:
             return _Finding("conventional", cancelled.name, str(cancelled), results, accepted=profiled)
     plain = _plain(results)
@@ -233,9 +210,9 @@ def _find_reading(oracle: Oracle, under: Under, observation: Observation, seek_c
             name = less_precise.name if less_precise else None
             return _Finding("inaccurate", name, because, strict, accepted=conventions, tried=search.tried)
     if seek_cause:
-        found = less_precise or _recovered(LOSSES, oracle, under, observed, search)
+        found = less_precise or _recovered(LOSSES, comparison, search)
         if found is None and all(call.x.size <= PAIR_ELEMENTS for call in oracle.problem.calls):
-            found = search.two(CATALOGUE) or _recovered(LOSSES, oracle, under, observed, search, HYPOTHESES)
+            found = search.two(CATALOGUE) or _recovered(LOSSES, comparison, search, HYPOTHESES)
     if found is not None:
         return divergent(found)
     return _Finding("divergent", "unexplained", words(results), results, accepted=profiled, tried=search.tried)
@@ -252,9 +229,7 @@ _OF_PRECISION = {field for hypothesis in PRECISION for field in hypothesis.chang
 
 def _recovered(
     losses: Sequence[Loss],
-    oracle: Oracle,
-    under: Under,
-    observed: Mapping[str, Array],
+    comparison: Comparison,
     search: Search,
     besides: Sequence[Hypothesis | None] = (None,),
 ) -> Diagnosis | None:
@@ -263,14 +238,15 @@ def _recovered(
     Args:
         besides: what may be the matter as well; None: nothing.
     """
+    oracle = comparison.oracle
     running = {
         name: value.astype(np.float64)
-        for name, value in observed.items()
+        for name, value in comparison.observed.items()
         if name.startswith(("running_mean[", "running_var["))
     }
     for other in besides:
         supposed = search.base.but(variance="two-pass", **(other.changes if other else {}))
-        traces = oracle.reading(under.profile, supposed).traces
+        traces = oracle.reading(comparison.under.profile, supposed).traces
         for loss in losses:
             found = recovered(loss, traces, running, supposed, oracle.arithmetic, oracle.dtypes)
             if found is not None and _ok(results := search.check(found, search.failing)):
@@ -331,45 +307,6 @@ _TOUCHED = (
     ({"gamma", "beta"}, "parameters-changed", "γ or β is not what was set"),
     ({"repeats_differing"}, "differs-from-run-to-run", "the same case gave other bits when it was run again"),
 )
-
-
-def _compare_all(
-    oracle: Oracle,
-    under: Under,
-    observation: Observation,
-    observed: Mapping[str, Array],
-    expected: Mapping[str, Expected],
-    first: Collection[str] = (),
-) -> dict[str, TensorResult]:
-    """Every tensor that is expected or was returned, and every one that a document prints for this framework.
-
-    Where one of those that come `first` is wrong, there are no others.
-    """
-    device = str(under.facts.get("device", "cpu"))
-
-    def results_of(names: Iterable[str]) -> dict[str, TensorResult]:
-        beside = {name: (observation.tensors.get(name), expected.get(name)) for name in names}
-        return compare_all(
-            {
-                name: (observed.get(name), device if wire is None else wire.device, wanted)
-                for name, (wire, wanted) in beside.items()
-                if wire is not None or (wanted is not None and not wanted.optional)
-            },
-            device,
-            oracle.arithmetic,
-        )
-
-    results = results_of(first)
-    if not _ok(results):
-        return results
-    results |= results_of(name for name in dict.fromkeys((*expected, *observation.tensors)) if name not in results)
-    document = oracle.problem.case.spec.documented.get(under.profile.framework)
-    for name, text in (document.tensors if document else {}).items():
-        if name in observation.tensors and name in expected:
-            results[f"{name}{AS_DOCUMENTED}"] = against_document(observed[name], expected[name], text)
-        else:
-            results[f"{name}{AS_DOCUMENTED}"] = TensorResult(None, problem="is missing")
-    return results
 
 
 def _find_signature(case: Case, under: Under, observation: Observation) -> _Finding:

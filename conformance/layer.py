@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from conformance.arithmetic import Array
 
@@ -100,6 +100,10 @@ class Trace:
     ddgamma: Array | None = None
     ddy: Array | None = None
 
+    def but(self, **changes: Any) -> Trace:
+        """This trace with some fields changed; `dataclasses.replace` takes five times as long."""
+        return Trace(**{**vars(self), **changes})
+
 
 @dataclass(frozen=True)
 class State:
@@ -108,3 +112,8 @@ class State:
     running_mean: Array
     running_var: Array
     count: int
+
+    @property
+    def statistics(self) -> tuple[Array, Array]:
+        """The running mean and variance."""
+        return self.running_mean, self.running_var

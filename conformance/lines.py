@@ -16,7 +16,6 @@ from types import MappingProxyType
 from typing import Any
 
 from conformance.compare import TensorResult
-from conformance.conventions import CANONICAL
 from conformance.evidence import Evidence, as_json
 from conformance.harness import Array
 from conformance.judge import Verdict
@@ -61,7 +60,6 @@ def verdict_line(
     `accepted` is what its reading changes of the canonical conventions.
     """
     signature = observation.signature
-    accepted = {name: value for name, value in vars(verdict.accepted).items() if value != getattr(CANONICAL, name)}
     return {
         "case": case,
         "target": target,
@@ -73,7 +71,7 @@ def verdict_line(
         "reason": verdict.reason,
         "seconds": round(verdict.seconds, 6),
         "tensors": _tensors(verdict.tensors, evidence),
-        "accepted": accepted,
+        "accepted": verdict.accepted.changes,
         "tried": [{"name": each.name, "off": _finite(each.off)} for each in verdict.tried],
         "error": None if verdict.error is None else {"type": verdict.error.type, "message": verdict.error.message},
         "received": observation.received,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from conformance.arithmetic import Arithmetic, Double, Multiprecision
 from conformance.bounds import BLOCKED_DEPTH, SUBNORMAL, Grade, StepBounds, bounds
 from conformance.compare import Expected
 from conformance.conventions import CANONICAL, Conventions
+from conformance.latest import Latest
 from conformance.layer import Parameters, Trace, Values
 from conformance.problem import Call, Problem, dtype_name
 from conformance.profile import Profile
@@ -43,6 +44,9 @@ class Reading:
 class Oracle:
     """Says what a case's tensors should be under given conventions.
 
+    Attributes:
+        keeps: how many answers about a tensor are worth keeping; none of large ones.
+
     It keeps its latest answers, up to `KEPT` numbers: a diagnosis supposes dozens of conventions, and targets share
     them.
     """
@@ -56,7 +60,10 @@ class Oracle:
         self.problem = problem
         self.dtypes = tuple({problem.layer_dtype, *(dtype_name(call.x.dtype) for call in problem.calls)})
         self.arithmetic = arithmetic or (Multiprecision() if "float64" in self.dtypes else Double())
-        self._parameters: Parameters | None = None
+        numbers = sum(call.x.size for call in problem.calls)
+        self.keeps = KEPT // max(numbers, 1) if numbers <= TOGETHER else 0
+        self._latest = Latest(self.keeps)
+        self._parameters: dict[Hashable, Parameters] = {}
         self._expected: OrderedDict[tuple[str, Conventions, Grade], dict[str, Expected]] = OrderedDict()
 
     @cached_property
@@ -86,6 +93,11 @@ class Oracle:
             self._expected.popitem(last=False)
         return found
 
+    def forget(self) -> None:
+        """Let go of what was kept, as after a search, which has supposed dozens of conventions."""
+        self._latest.clear()
+        self._expected.clear()
+
     def effective(self, conventions: Conventions) -> Conventions:
         """The conventions without those that this case has no use for, whatever they are: they move no number of it."""
         idle = {name: usual for name, usual in self._idle.items() if getattr(conventions, name) != usual}
@@ -94,11 +106,12 @@ class Oracle:
     @cached_property
     def _idle(self) -> dict[str, Any]:
         """Fields that this case has no use for, and what they are usually."""
-        calls = self.problem.calls
+        calls, layer = self.problem.calls, self.problem.case.spec.layer
         idle = {
             ("default_mode", "mode_lasts"): all(call.mode != "default" for call in calls),
             ("frozen",): self.problem.case.kind != "native" and not any(call.frozen for call in calls),
             ("mask_count",): all(call.mask is None for call in calls),
+            ("unlearned",): layer is not None and layer.scale and layer.center,
             ("loaded",): not any(call.save_load for call in calls),
             ("second",): all(call.v is None for call in calls),
             ("summation",): all(call.x.size <= BLOCKED_DEPTH * call.x.shape[1] for call in calls),
@@ -106,20 +119,21 @@ class Oracle:
         return {name: getattr(CANONICAL, name) for names, is_idle in idle.items() if is_idle for name in names}
 
     def reading(self, profile: Profile, conventions: Conventions) -> Reading:
-        """The reference's numbers, step by step; computed anew on every call."""
-        native = self.problem.case.kind == "native"
-        parameters = profile.read(self.problem, conventions) if native else self._canonical(profile)
+        """The reference's numbers, step by step."""
+        parameters = self._read(profile, conventions)
         return Reading(parameters, list(read(parameters, self._batches, conventions)))
 
     def _key(self, profile: Profile, conventions: Conventions) -> tuple[str, Conventions]:
         # What a canonical case should return does not depend on who runs it.
         return (profile.framework if self.problem.case.kind == "native" else "", conventions)
 
-    def _canonical(self, profile: Profile) -> Parameters:
-        """A canonical layer's numbers, which are the same to all."""
-        if self._parameters is None:
-            self._parameters = profile.read(self.problem, CANONICAL)
-        return self._parameters
+    def _read(self, profile: Profile, c: Conventions) -> Parameters:
+        """The layer's numbers; those of a canonical layer are the same to all."""
+        native = self.problem.case.kind == "native"
+        key = (profile.framework, c.default_eps, c.default_momentum) if native else None
+        if key not in self._parameters:
+            self._parameters[key] = profile.read(self.problem, c)
+        return self._parameters[key]
 
     @cached_property
     def _batches(self) -> Batches:
@@ -136,7 +150,7 @@ class Oracle:
             )
             for call in self.problem.calls
         ]
-        return Batches(steps, self.arithmetic)
+        return Batches(steps, self.arithmetic, self._latest)
 
     def _answer(self, profile: Profile, conventions: Conventions, grade: Grade) -> dict[str, Expected]:
         """What is expected; of many values some channels after others, unless one bears on another."""
@@ -159,49 +173,65 @@ class Oracle:
         return [Oracle(problem.of_channels(channels), self.arithmetic) for channels in ranges]
 
     def _tensors(self, reading: Reading, grade: Grade, conventions: Conventions) -> dict[str, Expected]:
-        calls, held = self.problem.calls, self.problem.layer_dtype
-        dtypes = [_io_dtype(call) for call in calls]
-        limits = bounds(reading.traces, self.arithmetic, grade, dtypes, held, conventions)
+        held = self.problem.layer_dtype
+        dtypes = [_io_dtype(call) for call in self.problem.calls]
+        limits = bounds(reading.traces, self.arithmetic, grade, dtypes, held, conventions, self._latest)
         found = {}
-        for index, (call, trace, limit) in enumerate(zip(calls, reading.traces, limits, strict=True)):
-            step = self._step(call, trace, limit, reading.parameters, conventions)
+        for index, (trace, limit) in enumerate(zip(reading.traces, limits, strict=True)):
+            step = self._step(index, trace, limit, reading.parameters, conventions)
             found.update({f"{name}[{index}]": expected for name, expected in step.items()})
         if self.problem.case.spec.repeat > 1:
             found["repeats_differing[0]"] = Expected(np.zeros((), np.int64), np.zeros(()), None)
         return found
 
     def _step(
-        self, call: Call, trace: Trace, limit: StepBounds, p: Parameters, conventions: Conventions
+        self, index: int, trace: Trace, limit: StepBounds, p: Parameters, conventions: Conventions
     ) -> dict[str, Expected]:
-        shape, io, held = call.x.shape, _io_dtype(call), self.problem.layer_dtype
-        untouched = np.full(p.gamma.shape, SUBNORMAL[held])
+        """What a step should return; the same answer to the same reading, so that it is compared only once."""
+        call, held = self.problem.calls[index], self.problem.layer_dtype
+        shape, io = call.x.shape, _io_dtype(call)
         grid = "float16" if conventions.coarse == "output" and io == "float32" else None
-        step = {"y": Expected(_unrows(trace.y, shape), _unrows(limit.y, shape), io, grid=grid)}
-        if trace.dx is not None and limit.dx is not None:
-            step["dx"] = Expected(_unrows(trace.dx, shape), _unrows(limit.dx, shape), io)
-        if trace.dgamma is not None and limit.dgamma is not None:
-            step["dgamma"] = Expected(trace.dgamma, limit.dgamma, held)
-        if trace.dbeta is not None and limit.dbeta is not None:
-            step["dbeta"] = Expected(trace.dbeta, limit.dbeta, held)
-        if trace.ddx is not None and limit.ddx is not None:
-            step["ddx"] = Expected(_unrows(trace.ddx, shape), _unrows(limit.ddx, shape), io)
-        if trace.ddy is not None and limit.ddy is not None:
-            step["ddy"] = Expected(_unrows(trace.ddy, shape), _unrows(limit.ddy, shape), io)
-        if trace.ddgamma is not None and limit.ddgamma is not None:
-            step["ddgamma"] = Expected(trace.ddgamma, limit.ddgamma, held)
+        step: dict[str, Expected] = {}
+
+        def add(name: str, value: Array | None, bound: Array | None) -> None:
+            if value is None or bound is None:
+                return
+            if name in ("y", "dx", "ddx", "ddy"):
+                form = (index, name, grid if name == "y" else None)
+                step[name] = self._latest.answer(
+                    lambda: Expected(_unrows(value, shape), _unrows(bound, shape), io, grid=form[2]), form, value, bound
+                )
+            else:
+                step[name] = self._latest.answer(lambda: Expected(value, bound, held), (index, name), value, bound)
+
+        for name in ("y", "dx", "dgamma", "dbeta", "ddx", "ddy", "ddgamma"):
+            add(name, getattr(trace, name), getattr(limit, name))
         if call.reread:
-            exact = np.full(shape, SUBNORMAL.get(dtype_name(call.x.dtype), 0.0))
-            step["x"] = Expected(self.arithmetic.lift(call.x.astype(np.float64)), exact, dtype_name(call.x.dtype))
+            step["x"] = self._latest.answer(lambda: self._untouched(call), "x", call)
+        layer = self._latest.answer(lambda: self._layer(p), "layer", p)
         if p.scale:
-            step["gamma"] = Expected(self.arithmetic.lift(p.gamma), untouched, held)
+            step["gamma"] = layer["gamma"]
         if p.center:
-            step["beta"] = Expected(self.arithmetic.lift(p.beta), untouched, held)
+            step["beta"] = layer["beta"]
         if p.track_running_stats:
-            step["running_mean"] = Expected(trace.running_mean, limit.running_mean, held)
-            step["running_var"] = Expected(trace.running_var, limit.running_var, held)
-            counted = np.asarray(trace.num_batches_tracked)
-            step["num_batches_tracked"] = Expected(counted, np.zeros(()), None, optional=True)
+            add("running_mean", trace.running_mean, limit.running_mean)
+            add("running_var", trace.running_var, limit.running_var)
+            counted = trace.num_batches_tracked
+            step["num_batches_tracked"] = self._latest.answer(
+                lambda: Expected(np.asarray(counted), np.zeros(()), None, optional=True), ("counted", counted)
+            )
         return step
+
+    def _untouched(self, call: Call) -> Expected:
+        """x as it was given."""
+        exact = np.full(call.x.shape, SUBNORMAL.get(dtype_name(call.x.dtype), 0.0))
+        return Expected(self.arithmetic.lift(call.x.astype(np.float64)), exact, dtype_name(call.x.dtype))
+
+    def _layer(self, p: Parameters) -> dict[str, Expected]:
+        """γ and β as they were set."""
+        held = self.problem.layer_dtype
+        exact = np.full(p.gamma.shape, SUBNORMAL[held])
+        return {name: Expected(self.arithmetic.lift(getattr(p, name)), exact, held) for name in ("gamma", "beta")}
 
 
 def _io_dtype(call: Call) -> str:

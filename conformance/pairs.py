@@ -10,8 +10,9 @@ import numpy as np
 
 from conformance.arithmetic import Array, Double
 from conformance.compare import Expected, TensorResult, compare_all
+from conformance.comparison import Under
 from conformance.evidence import Evidence
-from conformance.judge import Under, Verdict
+from conformance.judge import Verdict
 from conformance.observation import Observation
 from conformance.oracle import Oracle
 from conformance.problem import dtype_name, from_wire

@@ -7,9 +7,10 @@ tensors under every NumPy version.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import ml_dtypes
@@ -25,6 +26,9 @@ Array = NDArray[Any]
 
 #: Parameters and statistics that a case may set, with the values a layer starts from otherwise.
 INITIAL = {"gamma": 1.0, "beta": 0.0, "running_mean": 0.0, "running_var": 1.0}
+
+#: Tensors of no more numbers are kept where other cases may draw them too.
+SHARED = 4_096
 
 # Cotangents and initial vectors must not repeat the input's draws when their seeds are equal.
 _INPUT, _COTANGENT, _INITIAL, _MASK, _SECOND = 0, 1, 2, 3, 4
@@ -233,7 +237,7 @@ def tensor(spec: Input, step: int) -> Array:
     elif spec.arange is not None:
         exact = (spec.arange.start + spec.arange.step * np.arange(spec.size)).reshape(shape)
     else:
-        exact = _draw(spec.normal or spec.uniform, shape, _INPUT, step)
+        exact = _draw(spec.normal or spec.uniform, shape, _INPUT, step).copy()
     for replacement in spec.replace:
         exact[replacement.at] = replacement.value
     return rounded(exact, spec.dtype)
@@ -260,14 +264,14 @@ def _odd_float32(exact: Array) -> Array:
 def cotangent(gradient: Gradient, x: Array, step: int, stream: int = _COTANGENT) -> Array:
     """Draws from a normal distribution in the shape of x and the dtype of y."""
     dtype = x.dtype if np.issubdtype(x.dtype, np.floating) or x.dtype.name == "bfloat16" else np.dtype(np.float32)
-    drawn = np.random.RandomState([gradient.seed, stream, step]).standard_normal(x.shape)
+    drawn = _seeded(gradient.seed, stream, step).standard_normal(x.shape)
     with np.errstate(over="ignore"):
         return np.asarray((gradient.mean + gradient.std * drawn).astype(dtype))
 
 
 def draw_mask(mask: Mask, shape: tuple[int, ...], step: int) -> Array:
     """Which values count, (N, *spatial) bool."""
-    return np.asarray(np.random.RandomState([mask.seed, _MASK, step]).random_sample(shape) < mask.keep)
+    return np.asarray(_seeded(mask.seed, _MASK, step).random_sample(shape) < mask.keep)
 
 
 def vector(values: InitialValues, features: int, position: int) -> Array:
@@ -286,11 +290,31 @@ def vector(values: InitialValues, features: int, position: int) -> Array:
 
 
 def _draw(spec: Normal | Uniform | None, shape: tuple[int, ...], stream: int, step: int) -> Array:
+    """Exact numbers, which are not to be written to: cases share what is small and drawn alike."""
     assert spec is not None  # the models admit exactly one generator
-    random = np.random.RandomState([spec.seed, stream, step])
-    if isinstance(spec, Normal):
-        return np.asarray(spec.mean + spec.std * random.standard_normal(shape))
-    return np.asarray(spec.low + (spec.high - spec.low) * random.random_sample(shape))
+    normal = isinstance(spec, Normal)
+    numbers = (spec.mean, spec.std) if isinstance(spec, Normal) else (spec.low, spec.high)
+    draw = _drawn_once if math.prod(shape) <= SHARED else _drawn
+    return draw(normal, *numbers, shape, (spec.seed, stream, step))
+
+
+def _drawn(normal: bool, first: float, second: float, shape: tuple[int, ...], seed: tuple[int, int, int]) -> Array:
+    random = _seeded(*seed)
+    if normal:
+        return np.asarray(first + second * random.standard_normal(shape))
+    return np.asarray(first + (second - first) * random.random_sample(shape))
+
+
+_drawn_once = lru_cache(512)(_drawn)
+
+
+def _seeded(*seed: int) -> np.random.RandomState:
+    """The generator of a seed. There is but one, as a new one begins by collecting entropy for a state of its own."""
+    _RANDOM.seed(seed)
+    return _RANDOM
+
+
+_RANDOM = np.random.RandomState(0)
 
 
 def _numbers(values: Any) -> Any:

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from packaging.specifiers import SpecifierSet
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from conformance.arithmetic import Array
 from conformance.case import Case
-from conformance.conditions import CONDITIONS, When
+from conformance.conditions import CONDITIONS, TARGET_FACTS, When, matches
 from conformance.conventions import CANONICAL, Conventions
 from conformance.errors import UsageError
 from conformance.fields import Float, Model
@@ -140,6 +140,7 @@ class Profile(Model):
     parameters: dict[str, str | None]
     interface: Interface | None = None
     conventions: Conditional
+    _of_target: dict[tuple[Any, ...], tuple[Convention, ...]] = PrivateAttr(default_factory=dict)
 
     def declared(self, case: Case, facts: dict[str, Any]) -> dict[str, Any]:
         """The conventions that hold for this case on this target, as changes to `Conventions`.
@@ -148,7 +149,7 @@ class Profile(Model):
         translates them.
         """
         changes: dict[str, Any] = {}
-        for convention in self.conventions:
+        for convention in self._here(facts):
             if not case.meets(convention.when, facts):
                 continue
             for field in DECLARED:
@@ -164,10 +165,21 @@ class Profile(Model):
     def refusal(self, case: Case, facts: dict[str, Any]) -> Convention | None:
         """The declared refusal of this case, if there is one."""
         known = {**facts, **self._said(case)}
-        for convention in self.conventions:
+        for convention in self._here(facts):
             if convention.refuses is not None and case.meets(convention.when, known):
                 return convention
         return None
+
+    def _here(self, facts: dict[str, Any]) -> tuple[Convention, ...]:
+        """The entries whose conditions do not keep a target of these facts out, whatever the case."""
+        target = tuple(facts.get(key) for key in TARGET_FACTS)
+        if target not in self._of_target:
+            self._of_target[target] = tuple(
+                entry
+                for entry in self.conventions
+                if matches({key: wanted for key, wanted in entry.when.items() if key in TARGET_FACTS}, facts)
+            )
+        return self._of_target[target]
 
     def _said(self, case: Case) -> dict[str, Any]:
         """What a native case says of a cumulative average, as a canonical one says it to a `when:`."""

@@ -92,7 +92,8 @@ class Bench:
         Raises:
             Unexpected: the target cannot run.
         """
-        from conformance.judge import Under, judge
+        from conformance.comparison import Comparison, Under
+        from conformance.judge import judge
         from conformance.pairs import Side
         from conformance.pool import Started
 
@@ -108,7 +109,7 @@ class Bench:
             if observation is None or not isinstance(start, Started):
                 raise Unexpected(f"{target.name} cannot run: {getattr(start, 'message', '')}")
             under = Under(target.name, target.profile, start.facts)
-            seen.sides[target.name] = Side(under, observation, judge(seen.oracle, under, observation))
+            seen.sides[target.name] = Side(under, observation, judge(Comparison(seen.oracle, under, observation)))
         return seen.sides[target.name]
 
     def _observe(self, asked: Sequence[tuple[Case, Sequence[Target]]]) -> None:

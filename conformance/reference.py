@@ -16,8 +16,8 @@ affine map, the gradients.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
@@ -26,26 +26,34 @@ import numpy as np
 
 from conformance import second, stages
 from conformance.arithmetic import Arithmetic, Array
-from conformance.conventions import Conventions, Moments
+from conformance.conventions import Affine, Conventions, Differentiating, Moments, Normalising, Updating, fields_of
+from conformance.latest import Latest
 from conformance.layer import Parameters, State, Trace, Values
 
-#: What concerns the moments of the conventions.
-_of_moments = attrgetter(*(field.name for field in fields(Moments)))
+#: What the conventions say that bears on a step's moments, on its update, and on all that it returns of x and g.
+_of_moments = attrgetter(*fields_of(Moments))
+_of_update = attrgetter(*fields_of(Moments, Updating), "coarse")
+_of_output = attrgetter(*fields_of(Moments, Normalising, Affine, Differentiating), "coarse")
 
 
 class Batches:
-    """The steps' tensors in an arithmetic, and the moments of each: computed once, whatever is read into them."""
+    """The steps' tensors in an arithmetic, and what was computed of them: once, whatever else is read into the case.
 
-    def __init__(self, steps: Sequence[Values], arithmetic: Arithmetic) -> None:
+    Args:
+        latest: what keeps the answers; moments are kept in any case.
+    """
+
+    def __init__(self, steps: Sequence[Values], arithmetic: Arithmetic, latest: Latest | None = None) -> None:
         self.steps = steps
         self.arithmetic = arithmetic
+        self.latest = latest or Latest(0)
         self._lifted: dict[int, tuple[Array, Array | None, Any]] = {}
         self._kept_moments: dict[tuple[int, Any], tuple[Array, Array]] = {}
 
     @cached_property
     def single(self) -> Batches:
         """The same, rounded to float32."""
-        return Batches([_single(step) for step in self.steps], self.arithmetic)
+        return Batches([_single(step) for step in self.steps], self.arithmetic, self.latest)
 
     def lifted(self, index: int) -> tuple[Array, Array | None, Any]:
         """x, g and the mask of a step."""
@@ -67,35 +75,55 @@ class Batches:
         return self._kept_moments[key]
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """A layer's numbers as they are applied, and as they stand before the first step, in the arithmetic."""
+
+    parameters: Parameters
+    gamma: Array
+    beta: Array
+    state: State
+
+
 def evaluate(
     parameters: Parameters, steps: Sequence[Values], conventions: Conventions, arithmetic: Arithmetic
 ) -> list[Trace]:
     """Run the steps under the conventions; one `Trace` a step."""
-    return list(read(parameters, Batches(steps, arithmetic), conventions))
+    return read(parameters, Batches(steps, arithmetic), conventions)
 
 
-def read(parameters: Parameters, batches: Batches, c: Conventions) -> Iterator[Trace]:
+def read(parameters: Parameters, batches: Batches, c: Conventions) -> list[Trace]:
     """The steps under the conventions, one after another.
 
     The running statistics pass exactly from step to step: they are never rounded to a layer's dtype.
     """
-    lift = batches.arithmetic.lift
-    if c.precision == "float32":
-        held = {"running_mean": parameters.running_mean, "running_var": parameters.running_var}  # as they were set
-        parameters, batches = replace(_single(parameters), **held), batches.single
-    state = fresh = State(lift(np.zeros_like(parameters.gamma)), lift(np.ones_like(parameters.gamma)), 0)
-    state = State(lift(parameters.running_mean), lift(parameters.running_var), 0)
-    gamma, beta = (lift(vector) for vector in stages.affine(parameters, c))
-    earlier: tuple[Any, Any] = (0, 0)
-    for index, mode in enumerate(stages.modes(parameters, batches.steps, c)):
-        if batches.steps[index].reloaded and c.loaded == "parameters":
-            state = replace(fresh, count=state.count)
-        with np.errstate(all="ignore"):
-            trace = _step(parameters, batches, index, mode, c, gamma, beta, state)
+    batches = batches.single if c.precision == "float32" else batches
+    layer = batches.latest.answer(
+        lambda: _layer(parameters, c, batches.arithmetic),
+        ("layer", c.precision, c.unlearned, c.gamma, c.beta),
+        parameters,
+    )
+    state, earlier = layer.state, (0, 0)
+    traces = []
+    with np.errstate(all="ignore"):
+        for index, mode in enumerate(stages.modes(parameters, batches.steps, c)):
+            if batches.steps[index].reloaded and c.loaded == "parameters":
+                lift, none = batches.arithmetic.lift, np.zeros_like(parameters.gamma)
+                state = State(lift(none), lift(none + 1), state.count)
+            trace = _step(layer, batches, index, mode, c, state)
             if c.parameter_gradients == "accumulated":
                 trace, earlier = stages.piled_up(trace, earlier)
-        state = State(trace.running_mean, trace.running_var, trace.num_batches_tracked)
-        yield trace
+            state = State(trace.running_mean, trace.running_var, trace.num_batches_tracked)
+            traces.append(trace)
+    return traces
+
+
+def _layer(given: Parameters, c: Conventions, arithmetic: Arithmetic) -> _Layer:
+    lift = arithmetic.lift
+    held = {"running_mean": given.running_mean, "running_var": given.running_var}  # as they were set
+    parameters = replace(_single(given), **held) if c.precision == "float32" else given
+    gamma, beta = (lift(vector) for vector in stages.affine(parameters, c))
+    return _Layer(parameters, gamma, beta, State(lift(given.running_mean), lift(given.running_var), 0))
 
 
 def _single(given: Any) -> Any:
@@ -109,37 +137,92 @@ def _single(given: Any) -> Any:
     return replace(given, **arrays)
 
 
-def _step(
-    p: Parameters, batches: Batches, index: int, mode: str, c: Conventions, gamma: Array, beta: Array, state: State
+def _step(layer: _Layer, batches: Batches, index: int, mode: str, c: Conventions, state: State) -> Trace:
+    """One step: the update, and what it returns, each computed anew only where something bears on it."""
+    p, latest = layer.parameters, batches.latest
+    eps = stages.epsilon(p, c)
+    update = latest.answer(
+        lambda: _updated(p, batches, index, mode, eps, c, state),
+        ("update", index, mode, eps, state.count, c.precision, _of_update(c)),
+        *(p, state.running_mean, state.running_var),
+    )
+    batch = (c.train_statistics if mode == "train" else c.eval_statistics) == "batch" or not p.track_running_stats
+    held = update.after if c.update_first else state
+    running = None if batch else held.statistics
+    trace = latest.answer(
+        lambda: _output(layer, batches, index, running, eps, c),
+        ("output", index, eps, c.precision, _of_output(c)),
+        *(p, layer.gamma, layer.beta, *(running or ())),
+    )
+    return trace.but(
+        weight=update.weight,
+        mean=update.mean,
+        sample_var=update.sample_var,
+        correction=update.correction,
+        before=update.before.statistics,
+        running_mean=update.after.running_mean,
+        running_var=update.after.running_var,
+        num_batches_tracked=update.after.count,
+    )
+
+
+@dataclass(frozen=True)
+class _Update:
+    """The state before and after a step, and what was weighed in, as `Trace` has it."""
+
+    before: State
+    after: State
+    weight: float | None = None
+    mean: Array | None = None
+    sample_var: Array | None = None
+    correction: float = 1.0
+
+
+def _updated(
+    p: Parameters, batches: Batches, index: int, mode: str, eps: float, c: Conventions, state: State
+) -> _Update:
+    step, arithmetic = batches.steps[index], batches.arithmetic
+    n, counted = stages.values_kept(step), stages.counted(step, c)
+    if not p.track_running_stats or not (mode == "train" or c.update_in_eval):
+        return _Update(state, state)
+    if not n and c.empty == "skipped" and not stages.padded(step, c):
+        return _Update(state, replace(state, count=state.count + 1))
+    mean, sample_var = batches.moments(index, c)
+    corrected = {"biased": 0, "unbiased": 1, "corrected twice": 2}[c.running_variance]
+    for _ in range(corrected):
+        sample_var = stages.unbiased(sample_var, counted)
+    correction = float(stages.unbiased(np.float64(1), counted)) ** corrected
+    sample_var = stages.stored(sample_var, eps, c, arithmetic)
+    before = state
+    if c.begins == "anew":
+        before = State(0 * state.running_mean, 0 * state.running_var + 1, state.count)
+    after, weight = stages.updated(before, mean, sample_var, p, c, arithmetic)
+    return _Update(before, after, weight, mean, sample_var, correction)
+
+
+def _output(
+    layer: _Layer,
+    batches: Batches,
+    index: int,
+    running: tuple[Array, Array] | None,
+    eps: float,
+    c: Conventions,
 ) -> Trace:
+    """What a step returns of x and g, as a trace that knows of no update.
+
+    Args:
+        running: the mean and variance that normalise; None: the batch's.
+    """
+    p, gamma, beta = layer.parameters, layer.gamma, layer.beta
     step, arithmetic = batches.steps[index], batches.arithmetic
     x, g, kept = batches.lifted(index)
     n, counted = stages.values_kept(step), stages.counted(step, c)
-    batch = (c.train_statistics if mode == "train" else c.eval_statistics) == "batch" or not p.track_running_stats
-    updating = p.track_running_stats and (mode == "train" or c.update_in_eval)
-    eps = stages.epsilon(p, c)
-
-    after, before, weight, mean, sample_var, correction = state, state, None, None, None, 1.0
-    if updating and not n and c.empty == "skipped" and not stages.padded(step, c):
-        after = replace(state, count=state.count + 1)
-    elif updating:
-        mean, biased = batches.moments(index, c)
-        corrected = {"biased": 0, "unbiased": 1, "corrected twice": 2}[c.running_variance]
-        sample_var = biased
-        for _ in range(corrected):
-            sample_var = stages.unbiased(sample_var, counted)
-        correction = float(stages.unbiased(np.float64(1), counted)) ** corrected
-        sample_var = stages.stored(sample_var, eps, c, arithmetic)
-        if c.begins == "anew":
-            before = State(0 * state.running_mean, 0 * state.running_var + 1, state.count)
-        after, weight = stages.updated(before, mean, sample_var, p, c, arithmetic)
-
-    if batch:
+    batch = running is None
+    if running is None:
         mu, used = batches.moments(index, c)
         used = stages.unbiased(used, counted) if c.batch_variance == "unbiased" else used
     else:
-        held = after if c.update_first else state
-        mu, used = held.running_mean, held.running_var
+        mu, used = running
     radicand, inv = stages.inverse(used, eps, c, arithmetic)
     inv = stages.through_half(inv, arithmetic) if c.coarse == "deviation" else inv
     xhat = (x - mu[:, None]) * inv[:, None]
@@ -187,14 +270,14 @@ def _step(
         taken_off=(1 / divisors[0] if divisors[0] else 0.0, 1 / divisors[1] if divisors[1] else 0.0),
         dgamma=dgamma if p.scale and learned else None,
         dbeta=dbeta if p.center and learned else None,
-        weight=weight,
-        mean=mean,
-        sample_var=sample_var,
-        correction=correction,
-        before=(before.running_mean, before.running_var),
-        running_mean=after.running_mean,
-        running_var=after.running_var,
-        num_batches_tracked=after.count,
+        weight=None,
+        mean=None,
+        sample_var=None,
+        correction=1.0,
+        before=layer.state.statistics,
+        running_mean=layer.state.running_mean,
+        running_var=layer.state.running_var,
+        num_batches_tracked=0,
     )
     if step.v is None:
         return trace

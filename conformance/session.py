@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from conformance.carried import NothingCarried, carried, source_of
 from conformance.case import Case
+from conformance.comparison import Comparison, Under
 from conformance.evidence import gather
-from conformance.judge import Under, Verdict, judge
+from conformance.judge import Verdict, judge
 from conformance.observation import Observation, broken
 from conformance.oracle import Oracle
 from conformance.pairs import Agreement, Side, judge_pair
@@ -102,8 +103,12 @@ def _side(oracle: Oracle, pool: Pool, target: Target, observation: Observation |
     if observation is None or not isinstance(start, Started):
         return None
     under = Under(target.name, target.profile, start.facts)
-    verdict = judge(oracle, under, observation)
-    return Side(under, observation, verdict, gather(oracle, under, observation, verdict))
+    comparison = Comparison(oracle, under, observation)
+    verdict = judge(comparison)
+    side = Side(under, observation, verdict, gather(comparison, verdict))
+    if verdict.tried:
+        oracle.forget()
+    return side
 
 
 def _judge_pairs(oracle: Oracle, settled: Settled, targets: Sequence[Target]) -> None:

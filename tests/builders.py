@@ -13,9 +13,10 @@ import numpy as np
 
 from conformance.arithmetic import Arithmetic, Array, Multiprecision
 from conformance.case import Case
+from conformance.comparison import Comparison, Under
 from conformance.conventions import CANONICAL, Conventions
 from conformance.harness import Array as WireArray
-from conformance.judge import Under, Verdict, judge
+from conformance.judge import Verdict, judge
 from conformance.layer import Parameters, Trace, Values
 from conformance.observation import Failure, Observation
 from conformance.oracle import Oracle
@@ -150,7 +151,7 @@ def refusal(kind: str = "ValueError", message: str = "it does not like it") -> O
 
 
 def verdict(of: Oracle, observation: Observation, by: Under | None = None) -> Verdict:
-    return judge(of, by or under(), observation)
+    return judge(Comparison(of, by or under(), observation))
 
 
 def signature(*parameters: tuple[str, str | None]) -> Observation:

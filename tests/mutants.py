@@ -28,7 +28,8 @@ from builders import module
 
 from conformance import data, harness
 from conformance.case import Case
-from conformance.judge import Under, Verdict, judge
+from conformance.comparison import Comparison, Under
+from conformance.judge import Verdict, judge
 from conformance.load import load
 from conformance.observation import Observation, unpack
 from conformance.oracle import Oracle
@@ -109,14 +110,14 @@ def tally(case_id: str, faults: Sequence[str]) -> Tally:
     problem = materialise(corpus()[case_id])
     oracle = Oracle(problem)
     good = bench().observe("none", problem)
-    verdict = judge(oracle, bench().under, good)
+    verdict = judge(Comparison(oracle, bench().under, good))
     found = Tally(case_id, elements(problem.case), verdict.verdict == "refused")
     if verdict.status == "unexpected":
         found.wrong = f"{verdict.verdict} ({verdict.because})"
     for fault in faults:
         seen = bench().observe(fault, problem)
         if not same(seen, good):
-            verdict = judge(oracle, bench().under, seen, seek_cause=False)
+            verdict = judge(Comparison(oracle, bench().under, seen), seek_cause=False)
             if verdict.status == "unexpected":
                 found.caught.append(fault)
     return found
@@ -125,7 +126,7 @@ def tally(case_id: str, faults: Sequence[str]) -> Tally:
 def diagnosed(case_id: str, fault: str) -> str:
     """What a fault is called in a case."""
     problem = materialise(corpus()[case_id])
-    return names_of(judge(Oracle(problem), bench().under, bench().observe(fault, problem)))
+    return names_of(judge(Comparison(Oracle(problem), bench().under, bench().observe(fault, problem))))
 
 
 def asked(tallies: Iterable[Tally], fault: str) -> list[str]:

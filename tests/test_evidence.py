@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_run
-from builders import answer, oracle, under, verdict
+from builders import answer, oracle, under
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from conformance.arithmetic import Array
+from conformance.compare import Together
+from conformance.comparison import Comparison
 from conformance.conventions import CANONICAL, Conventions
 from conformance.evidence import LEVELS, PARTS, ULP_CLASSES, WITHIN, Evidence, gather, histograms, strips
+from conformance.judge import judge
 from conformance.observation import Observation
 from conformance.oracle import Oracle
 from conformance.record import RunWriter
@@ -25,10 +28,43 @@ BIASED = CANONICAL.but(running_variance="biased")
 STEPS = ["train", "train", "eval"]
 
 
-def gathered(of: Oracle, conventions: Conventions = CANONICAL, **changed: Array | None) -> dict[str, Evidence]:
+def compared(of: Oracle, conventions: Conventions = CANONICAL, **changed: Array | None) -> Comparison:
     target = under({"running_variance": "biased"}) if conventions == BIASED else under()
-    observation = answer(of, conventions, target, **changed)
-    return gather(of, target, observation, verdict(of, observation, target))
+    return Comparison(of, target, answer(of, conventions, target, **changed))
+
+
+def gathered(of: Oracle, conventions: Conventions = CANONICAL, **changed: Array | None) -> dict[str, Evidence]:
+    comparison = compared(of, conventions, **changed)
+    return gather(comparison, judge(comparison))
+
+
+@pytest.mark.parametrize(
+    "shape", [[4, 3, 5, 5], [3, 2, 17, 1000], [3, 2, 117, 151]], ids=["small", "one piece", "large"]
+)
+@pytest.mark.parametrize("conventions", [CANONICAL, BIASED], ids=["conforms", "conventional"])
+@pytest.mark.parametrize("wrong", [0.0, 1e-7, 1.0])
+def test_evidence_is_the_same_from_numbers_that_judging_kept_and_from_new_ones(
+    shape: list[int], conventions: Conventions, wrong: float
+) -> None:
+    """Judging compares a conventional answer with the canonical reading first, and running_var in that twice."""
+    of = oracle(input={"shape": shape, "normal": {}}, steps=["train", "eval"])
+    y = exact(of, "y[0]", conventions).astype(np.float32)
+    y.reshape(-1)[[3, -2]] += wrong
+    comparison = compared(of, conventions, y_0=y)
+    verdict = judge(comparison)
+    fresh = Comparison(of, comparison.under, comparison.observation)
+    assert gather(comparison, verdict) == gather(fresh, verdict)
+
+
+def test_a_large_tensor_is_drawn_in_parts_as_it_is_whole() -> None:
+    of = oracle(input={"shape": [3, 2, 117, 151], "normal": {}}, steps=["train"])
+    y = exact(of, "y[0]").astype(np.float32)
+    y.reshape(-1)[[0, 70_000, -1]] += [1e-6, 1e-3, 1.0]
+    comparison = compared(of, y_0=y)
+    found = gather(comparison, judge(comparison))["y[0]"]
+    together = Together({"y[0]": (y, of.expected(under().profile, CANONICAL)["y[0]"])}, of.arithmetic)
+    assert [found.strip] == strips(together.ratio, [y.size])
+    assert [found.ulps] == histograms(together.ulps, [y.size])
 
 
 def exact(of: Oracle, name: str, conventions: Conventions = CANONICAL) -> Array:

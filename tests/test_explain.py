@@ -9,6 +9,7 @@ from builders import answer, oracle, under
 from rich.console import Console
 
 from conformance.commands.explain import _show, _tried
+from conformance.comparison import Comparison
 from conformance.conventions import CANONICAL
 from conformance.diagnose import Tried
 from conformance.judge import judge
@@ -28,7 +29,7 @@ def test_the_cause_what_was_tried_and_the_odd_one_out_are_shown() -> None:
     sides = {}
     for name, conventions in (("a", CANONICAL), ("b", wrong), ("c", CANONICAL)):
         target, seen = under(name=name), answer(of, conventions)
-        sides[name] = Side(target, seen, judge(of, target, seen))
+        sides[name] = Side(target, seen, judge(Comparison(of, target, seen)))
     pairs = {(a, b): judge_pair(of, sides[a], sides[b]) for a, b in itertools.combinations(sides, 2)}
     console = Console(width=200)
     with console.capture() as shown:

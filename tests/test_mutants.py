@@ -17,6 +17,7 @@ from mutants import FAULTY, Tally, bench, corpus, names_of, same
 
 from conformance import data, harness
 from conformance.case import Case
+from conformance.comparison import Comparison
 from conformance.judge import Verdict, judge
 from conformance.observation import unpack
 from conformance.oracle import Oracle
@@ -128,7 +129,7 @@ def cases() -> dict[str, Case]:
 def verdict(fault: str, case: Case) -> Verdict:
     """The verdict on a layer with a fault."""
     problem = materialise(case)
-    return judge(Oracle(problem), bench().under, bench().observe(fault, problem))
+    return judge(Comparison(Oracle(problem), bench().under, bench().observe(fault, problem)))
 
 
 @pytest.mark.parametrize("fault", CAUGHT)
@@ -203,7 +204,7 @@ def explicable(faulty: ModuleType) -> list[str]:
     of = oracle(**SHOWS_BOTH)
     found = []
     for fault, what in faulty.FAULTS.items():
-        verdict = judge(of, bench().under, bench().observe(fault, of.problem))
+        verdict = judge(Comparison(of, bench().under, bench().observe(fault, of.problem)))
         if verdict.status == "unexpected" and verdict.tried and verdict.diagnosis in what.named:
             found.append(fault)
     return found
@@ -236,7 +237,7 @@ def test_two_faults_at_once_are_named_both(faulty: ModuleType) -> None:
         if any(same(seen, bench().observe(fault, of.problem)) for fault in pair):
             continue
         shown += 1
-        name = names_of(judge(of, bench().under, seen))
+        name = names_of(judge(Comparison(of, bench().under, seen)))
         wanted = {f"{x}+{y}" for x in faulty.FAULTS[pair[0]].named for y in faulty.FAULTS[pair[1]].named}
         if name not in wanted and "+".join(reversed(name.split("+"))) not in wanted:
             wrong[pair] = name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,8 @@ from builders import INITIAL, case, oracle, profile
 from conformance import data
 from conformance import oracle as oracle_module
 from conformance.arithmetic import Array, Double, Multiprecision
+from conformance.bounds import Grade
+from conformance.catalogue import CATALOGUE, PRECISION
 from conformance.conventions import CANONICAL
 from conformance.load import load
 from conformance.oracle import Oracle
@@ -148,6 +151,7 @@ IDLE = {
     "frozen": "eval",
     "mask_count": "padded",
     "loaded": "parameters",
+    "unlearned": "applied",
     "second": "variance about a constant",
     "summation": "sequential",
 }
@@ -176,6 +180,38 @@ def test_conventions_without_effect_move_neither_a_number_nor_a_bound(field: str
             assert expected.value.tobytes() == other[name].value.tobytes(), (problem.case.id, name)
             assert expected.bound.tobytes() == other[name].bound.tobytes(), (problem.case.id, name)
     assert idle > 20
+
+
+def answers_as_anew(problem: Problem) -> None:
+    """Hold what an oracle says after it was asked for everything against what it says first."""
+    of = Oracle(problem)
+    grades: tuple[Grade, ...] = ("strict", "weak")
+    supposed = [CANONICAL.but(**hypothesis.changes) for hypothesis in (*CATALOGUE, *PRECISION)]
+    for conventions, grade in itertools.product((CANONICAL, *supposed), grades):
+        kept, fresh = of.expected(NUMPY, conventions, grade), Oracle(problem).expected(NUMPY, conventions, grade)
+        assert kept.keys() == fresh.keys()
+        for name in kept:
+            where = f"{problem.case.id}, {name}, {conventions.changes}, {grade}"
+            lower = of.arithmetic.lower
+            assert lower(kept[name].value).tobytes() == lower(fresh[name].value).tobytes(), where
+            assert kept[name].bound.tobytes() == fresh[name].bound.tobytes(), where
+            assert (kept[name].dtype, kept[name].grid) == (fresh[name].dtype, fresh[name].grid), where
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_what_was_asked_before_changes_no_answer(part: int) -> None:
+    problems = [problem for problem in some_of_the_corpus() if not Oracle(problem).undefined]
+    for problem in problems[part::24]:
+        answers_as_anew(problem)
+
+
+def test_an_oracle_forgets_and_answers_as_before() -> None:
+    of = oracle(steps=["train", "eval"])
+    before = of.expected(NUMPY, CANONICAL)
+    of.forget()
+    after = of.expected(NUMPY, CANONICAL)
+    assert before["y[1]"] is not after["y[1]"]
+    assert before["y[1]"].bound.tobytes() == after["y[1]"].bound.tobytes()
 
 
 @pytest.mark.parametrize(

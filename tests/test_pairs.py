@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from builders import answer, oracle, refusal, under
 
+from conformance.comparison import Comparison, Under
 from conformance.conventions import CANONICAL
-from conformance.judge import Under, judge
+from conformance.judge import judge
 from conformance.observation import Failure, Observation
 from conformance.oracle import Oracle
 from conformance.pairs import Agreement, OddOneOut, Side, judge_pair, odd_one_out
@@ -22,7 +23,7 @@ DECLARES_BIASED = under({"running_variance": "biased"}, name="b")
 
 
 def side(of: Oracle, observation: Observation, target: Under) -> Side:
-    return Side(target, observation, judge(of, target, observation))
+    return Side(target, observation, judge(Comparison(of, target, observation)))
 
 
 def pair(of: Oracle, first: Observation, second: Observation, a: Under = A, b: Under = B) -> Agreement:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from conformance import second as second_module
 from conformance.arithmetic import Array, Double, Multiprecision
+from conformance.comparison import Comparison
 from conformance.conventions import CANONICAL, Conventions
 from conformance.judge import judge
 from conformance.layer import Parameters, Values
@@ -187,7 +188,7 @@ def test_the_numpy_layer_is_within_its_bounds_and_near_them() -> None:
             steps=[{"mode": "train", "second": {}}],
             input={"shape": [16, 3, 5, 5], "normal": {"mean": mean, "std": 2, "seed": 9}},
         )
-        for name, result in judge(of, bench().under, bench().observe("none", of.problem)).tensors.items():
+        for name, result in judge(Comparison(of, bench().under, bench().observe("none", of.problem))).tensors.items():
             worst[name] = max(worst.get(name, 0.0), result.off)
     assert all(0.02 <= worst[f"{name}[0]"] <= 1 for name in ("ddx", "ddy", "ddgamma")), worst
 

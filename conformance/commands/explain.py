@@ -86,7 +86,7 @@ def _show_side(console: Console, oracle: Oracle, side: Side) -> None:
     if not verdict.tensors:
         return
     if verdict.accepted != CANONICAL:
-        changes = {k: v for k, v in vars(verdict.accepted).items() if v != getattr(CANONICAL, k)}
+        changes = verdict.accepted.changes
         read_as = ", ".join(name_change(field, value)[0] for field, value in changes.items())
         console.print(f"  reference under {escape(read_as)}:")
     table = Table(show_edge=False, pad_edge=False)
