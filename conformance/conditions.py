@@ -12,7 +12,7 @@ When = dict[str, bool | int | float | str | list[bool | int | float | str]]
 #: Parameters of the layer that a `when:` may ask of a case.
 LAYER_FEATURES = ("eps", "scale", "center", "track_running_stats")
 #: Facts of a target that a `when:` may ask for.
-TARGET_FACTS = ("version", "device", "execution", "backend")
+TARGET_FACTS = ("version", "device", "execution", "backend", "cpus")
 #: Every key that a `when:` may use: facts of the target, then features of the case.
 CONDITIONS = frozenset(
     {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -416,3 +417,20 @@ def test_the_examples_that_documents_print_come_out_as_printed(
         verdict = settled.sides[target].verdict
         assert verdict.status == "expected", (settled.problem.case.id, verdict)
         assert any(name.endswith("as documented") for name in verdict.tensors)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system keeps no process to one CPU")
+@pytest.mark.parametrize(
+    ("target", "flushes"),
+    [("mindspore", None), ("mindspore,cpus=one", False), ("mindspore,execution=graph,cpus=one", True)],
+)
+def test_mindspore_keeps_subnormals_on_one_cpu_and_flushes_them_on_several(
+    target: str, flushes: bool | None, run: Run, pools: Callable[[str], Pool], make_case: MakeCase
+) -> None:
+    layer = {"initial": {"gamma": [1e-40, 1.0, 1.0], "beta": 0.0}}
+    side = run(target, make_case(layer=layer, steps=["eval"]))
+    started = pools(target).starts[target]
+    assert isinstance(started, Started)
+    flushes = started.facts["cpus"] == "several" if flushes is None else flushes
+    assert side.verdict.verdict == ("conventional" if flushes else "conforms")
+    assert bool(from_wire(side.observation.tensors["y[0]"])[:, 0].any()) is not flushes

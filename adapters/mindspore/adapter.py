@@ -39,12 +39,23 @@ class MindSpore(Adapter):
         if execution not in ("pynative", "graph", "jit"):
             raise Unavailable(f"MindSpore executes in pynative or graph mode or under jit, not {execution}")
         self.jit = execution == "jit"
+        cpus = self.cpus(options.get("cpus", "any"))
         os.environ.update(GLOG_v="3", OMP_NUM_THREADS=options["threads"])  # log errors only; both are read at import
         import mindspore
 
         self.ms = mindspore
         self.set_up(mindspore.GRAPH_MODE if execution == "graph" else mindspore.PYNATIVE_MODE, int(options["threads"]))
-        return {"version": mindspore.__version__, "device": self.device, "execution": execution}
+        return {"version": mindspore.__version__, "device": self.device, "execution": execution, "cpus": cpus}
+
+    def cpus(self, wanted: str) -> str:
+        """Keep to one CPU where that is wanted; whether the process has one or several, which MindSpore looks at."""
+        if not hasattr(os, "sched_setaffinity"):
+            if wanted == "one":
+                raise Unavailable("this system keeps no process to one CPU")
+            return "one" if os.cpu_count() == 1 else "several"
+        if wanted == "one":
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        return "one" if len(os.sched_getaffinity(0)) == 1 else "several"
 
     def set_up(self, mode: int, threads: int) -> None:
         """Device, mode and threads; calls that wait for their result, as asynchronous ones cost milliseconds each."""
