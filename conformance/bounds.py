@@ -18,6 +18,9 @@ of the accumulator, u_o that of the output, n the values per channel, h the dept
     δx'  = |γ|·inv·((q+4u)|t| + a·δβ' + b(δx̂·|γ'| + |x̂|·δγ') + 3u(|g| + a|β'| + b|x̂·γ'|)) + u_o|dx| + η  (13)
            where dx = γ·inv·t, t = g − a·β' − b·x̂·γ', and a = b = 1/n in training, 0 in evaluation
 
+Where the factor |γ|·inv is subnormal in the accumulator, whose smallest subnormal is η_a, it is rounded by η_a in place
+of u: δy has η_a·(|x|+|μ|+1+inv) more (8'), δx' η_a·(|g|+a|β'|+b|x̂·γ'|+3(1+inv)(1+|x̂|)) (13').
+
 Statistics that come from `running` carry the error they have accumulated in place of δμ and δσ². η is the smallest
 subnormal of the output. Conventions that are matters of precision widen these: (14) statistics and terms that are
 rounded, (15) subnormals that are flushed, (16) statistics that were recovered from the running ones, (17) what goes
@@ -265,6 +268,12 @@ class _Step:
         t = self.t
         return in_blocks(lambda x, mu, inv: inv * (np.abs(x) + mu), t.x, np.abs(t.mu)[:, None], t.inv[:, None])
 
+    def lost_below(self, factor: Array) -> Array | None:
+        """What rounding takes off a channel's factor at most where that is subnormal, (C, 1); None where none is."""
+        kind = "float64" if self.r.u == UNIT_ROUNDOFF["float64"] else "float32"
+        subnormal = (factor > 0) & (factor < NORMAL[kind])
+        return np.where(subnormal, SUBNORMAL[kind], 0.0)[:, None] if subnormal.any() else None
+
     def returned(self) -> StepBounds:
         """Bounds of what the step returns, beside those of the statistics that it found."""
         dx, dgamma, dbeta = self.gradients() if self.trace.g is not None else (None, None, None)
@@ -319,6 +328,9 @@ class _Step:
         if r.conventions.coarse == "output":
             exact = t.gamma[:, None] * t.xhat + t.beta[:, None]
             return np.asarray(_ties(exact, _over(delta, np.abs(exact))) + self.eta)  # (17)
+        lost = self.lost_below(np.abs(t.gamma) * t.inv)
+        if lost is not None:
+            delta = delta + lost * (np.abs(t.x) + np.abs(t.mu)[:, None] + 1 + t.inv[:, None])  # (8')
         if r.tiny:
             delta = delta + r.tiny * (self.xhat + np.abs(t.x) + np.abs(t.mu)[:, None] + 3)
         return delta
@@ -421,6 +433,10 @@ class _Step:
             )  # (13)
         else:
             delta_dx = (outer * relative)[:, None] * g + self.u_o * np.abs(t.dx) + self.eta  # (13)
+        lost = self.lost_below(outer)
+        if lost is not None:
+            met = a * beta_[:, None] + b * self.xhat * gamma_[:, None]
+            delta_dx = delta_dx + lost * (g + kept * met + 3 * (1 + inv[:, None]) * (1 + self.xhat))  # (13')
         if tiny:
             met = self.xhat if t.batch else np.zeros_like(self.xhat)
             scale = (outer[:, None] * (2 + met)) + inv[:, None] + gamma[:, None]

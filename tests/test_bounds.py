@@ -131,6 +131,28 @@ def test_the_weak_bound_is_never_below_the_strict_one(n: int, shift: float, mode
         assert ((a <= b) | (np.isnan(a) & np.isnan(b))).all(), name
 
 
+@pytest.mark.parametrize("gamma", [1e-40, -3e-42, 2e-44])
+@pytest.mark.parametrize("order", ["factor first", "products first"])
+def test_a_factor_that_is_subnormal_is_rounded_by_its_spacing(gamma: float, order: str) -> None:
+    """γ·inv has few bits left, or γ·(x−μ) and γ·g have; nobody who flushes them is within the bound."""
+    p = parameters(2, gamma=[float(np.float32(gamma))] * 2, beta=[0, 0], running_mean=[1, -2], running_var=[0.01, 9])
+    step = drawn(n=64, mode="eval", scale=4.0)
+    step = values(*(np.asarray(a, np.float32).astype(np.float64) for a in (step.x, step.g)), "eval")
+    x, g = (np.asarray(a, np.float32) for a in (step.x, step.g))
+    scale, mu = np.float32(gamma), np.float32([[1], [-2]])
+    inv = (1 / np.sqrt(np.float32([[0.01], [9]]) + np.float32(p.eps))).astype(np.float32)
+    if order == "factor first":
+        y, dx = x * (scale * inv) - mu * (scale * inv), g * (scale * inv)
+    else:
+        y, dx = (scale * (x - mu)) * inv, (scale * g) * inv
+    (trace,), (limit,) = evaluate(p, [step], CANONICAL, Double()), limits(p, step)
+    assert limit.dx is not None
+    assert trace.dx is not None
+    assert (np.abs(y - trace.y) <= limit.y).all()
+    assert (np.abs(dx - trace.dx) <= limit.dx).all()
+    assert (np.abs(trace.y) > limit.y).mean() > (0.5 if abs(gamma) > 1e-43 else 0.0)
+
+
 def test_the_strict_bound_of_the_mean_stops_growing_with_n_and_the_weak_one_does_not() -> None:
     def of_mean(n: int, grade: Grade) -> float:
         x = np.ones((2, n))
