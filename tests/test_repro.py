@@ -21,7 +21,7 @@ from conformance.lines import case_line, target_line, verdict_line
 from conformance.load import load
 from conformance.oracle import Oracle
 from conformance.pool import Limits, NotStarted, Pool
-from conformance.problem import Problem, materialise
+from conformance.problem import Problem, materialise, rounded
 from conformance.repro import NoScript, formulas, of_stored, script, source
 from conformance.session import judged
 from conformance.target import installed, parse
@@ -116,6 +116,20 @@ def test_its_reference_is_the_suites_own() -> None:
             with np.errstate(invalid="ignore"):
                 close = (np.abs(found - exact) <= bound) | (found == exact) | (np.isnan(found) & np.isnan(exact))
             assert close.all(), (case.id, key)
+
+
+def test_bfloat16_is_rounded_once_from_float64() -> None:
+    """A first rounding to float32 would make a tie of what is just beyond one."""
+    names: dict[str, Any] = {"np": np}
+    exec("\n".join(source._BFLOAT16), names)
+    random = np.random.RandomState(8)
+    values = random.standard_normal(100_000) * 10.0 ** random.randint(-30, 30, 100_000)
+    beside = np.array(
+        [1 + 2.0**-8 + 2.0**-40, 1 + 2.0**-8 - 2.0**-40, 1 + 2.0**-8, 1 + 3 * 2.0**-8, 0.0, -0.0, np.inf, -np.inf]
+    )
+    for exact in (values, beside):
+        assert names["bfloat16"](exact).tobytes() == rounded(exact, "bfloat16").astype(np.float32).tobytes()
+    assert np.isnan(names["bfloat16"](np.array([np.nan])))
 
 
 def test_an_adapter_without_a_template_is_told_what_to_do() -> None:
