@@ -24,6 +24,7 @@ from conformance.pages import Filters, asset, policy, templates
 from conformance.proof import sides
 from conformance.report_data import embedded
 from conformance.run_folder import Run
+from conformance.whole import replacing
 
 #: A summary is read in a comment, not scrolled through; what is left out is counted.
 SUMMARY_LIMIT = 8_000
@@ -32,12 +33,13 @@ SUMMARY_TARGETS = 12
 
 
 def write_reports(run: Run, folder: Path) -> None:
-    """Write report.html, junit.xml and summary.md into a folder that is there."""
+    """Write report.html, junit.xml and summary.md into a folder that is there, each whole or not at all."""
     cleaned = run.cleaned()
     told = overview(cleaned)
     for name, text in {"report.html": _html(cleaned, told), "summary.md": _summary(told)}.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    with (folder / "junit.xml").open("w", encoding="utf-8", newline="\n") as file:
+        with replacing(folder / name) as file:
+            file.write(text)
+    with replacing(folder / "junit.xml") as file:
         file.writelines(junit(cleaned))
 
 

@@ -137,10 +137,10 @@ def test_a_factor_that_is_subnormal_is_rounded_by_its_spacing(gamma: float, orde
     """γ·inv has few bits left, or γ·(x−μ) and γ·g have; nobody who flushes them is within the bound."""
     p = parameters(2, gamma=[float(np.float32(gamma))] * 2, beta=[0, 0], running_mean=[1, -2], running_var=[0.01, 9])
     step = drawn(n=64, mode="eval", scale=4.0)
-    step = values(*(np.asarray(a, np.float32).astype(np.float64) for a in (step.x, step.g)), "eval")
     x, g = (np.asarray(a, np.float32) for a in (step.x, step.g))
-    scale, mu = np.float32(gamma), np.float32([[1], [-2]])
-    inv = (1 / np.sqrt(np.float32([[0.01], [9]]) + np.float32(p.eps))).astype(np.float32)
+    step = values(x.astype(np.float64), g.astype(np.float64), "eval")
+    scale, mu = np.float32(gamma), np.array([[1], [-2]], np.float32)
+    inv = (1 / np.sqrt(np.array([[0.01], [9]], np.float32) + np.float32(p.eps))).astype(np.float32)
     if order == "factor first":
         y, dx = x * (scale * inv) - mu * (scale * inv), g * (scale * inv)
     else:

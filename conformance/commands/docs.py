@@ -8,6 +8,7 @@ from conformance.errors import UsageError
 from conformance.record import default_folder
 from conformance.report import difference_pages
 from conformance.run_folder import read
+from conformance.whole import replacing
 
 
 def write(run: Path | None, out: Path) -> None:
@@ -28,7 +29,8 @@ def write(run: Path | None, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in pages.items():
-            (out / name).write_text(text, encoding="utf-8", newline="\n")
+            with replacing(out / name) as file:
+                file.write(text)
             print(out / name)
     except OSError as error:
         raise UsageError(f"cannot write to {out}: {error.strerror}", hint="name another with -o") from error

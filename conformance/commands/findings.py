@@ -7,6 +7,7 @@ from pathlib import Path
 from conformance.errors import UsageError
 from conformance.findings_table import inserted, tables
 from conformance.run_folder import read
+from conformance.whole import replacing
 
 
 def show(run: Path, into: Path | None) -> None:
@@ -22,6 +23,7 @@ def show(run: Path, into: Path | None) -> None:
         return
     try:
         document = inserted(into.read_text(encoding="utf-8"), text, str(into))
-        into.write_text(document, encoding="utf-8", newline="\n")
+        with replacing(into) as file:
+            file.write(document)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot put findings into {into}: {error}") from error
