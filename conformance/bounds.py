@@ -33,7 +33,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,87 +52,13 @@ from conformance.conventions import (
 )
 from conformance.latest import Latest
 from conformance.layer import Trace
+from conformance.rounding import SUBNORMAL, UNIT_ROUNDOFF, Grade, Rounding, rounding
 
 Array = NDArray[Any]
-Grade = Literal["strict", "weak"]
-
-#: Unit roundoff 2⁻ᵖ and smallest subnormal of each output dtype.
-UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-SUBNORMAL = {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}
-
-#: Smallest normal number of each accumulator.
-NORMAL = {"float64": 2.0**-1022, "float32": 2.0**-126}
 
 #: What the conventions say that bears on the bounds of what a step returns, and of the statistics that it leaves.
 _of_output = attrgetter(*fields_of(Precision, Differentiating, Affine, Normalising, Moments))
 _of_update = attrgetter(*fields_of(Precision, Moments))
-
-#: Depth of a blocked or pairwise summation, which the strict grade admits.
-BLOCKED_DEPTH = 64
-
-
-def accumulator(*dtypes: str) -> float:
-    """Unit roundoff of the accumulator: float64's where float64 goes in, else float32's."""
-    return UNIT_ROUNDOFF["float64" if "float64" in dtypes else "float32"]
-
-
-@dataclass(frozen=True)
-class _Rounding:
-    """What the dtypes, the grade and the conventions come to.
-
-    Attributes:
-        u: unit roundoff of the accumulator.
-        io_dtype, layer_dtype: what y and dx, and the rest, are rounded to.
-        statistics: unit roundoff of what the batch's mean and inv go through beyond the accumulator's.
-        saved: the same, of the mean and inv that gradients are taken with.
-        terms: the same, of the sums of gradients.
-        tiny: what is flushed to zero is smaller.
-    """
-
-    u: float
-    io_dtype: str
-    layer_dtype: str
-    statistics: float
-    saved: float
-    terms: float
-    tiny: float
-    grade: Grade
-    conventions: Conventions
-
-    @property
-    def sequential(self) -> bool:
-        return self.grade == "weak" or self.conventions.summation == "sequential"
-
-    @property
-    def one_pass(self) -> bool:
-        known = self.conventions.variances is not None
-        return not known and (self.grade == "weak" or self.conventions.variance == "one-pass")
-
-    def depth(self, n: int) -> int:
-        """h: n terms are never summed deeper than n, and blocked or pairwise no deeper than `BLOCKED_DEPTH`."""
-        return n if self.sequential else min(n, BLOCKED_DEPTH)
-
-    def lane(self, n: int) -> int:
-        """l: as `depth`, but a 64th of n where that is longer."""
-        return max(self.depth(n), n // 64)
-
-
-def _rounding(grade: Grade, io_dtype: str, layer_dtype: str, conventions: Conventions) -> _Rounding:
-    if conventions.precision == "float32":
-        io_dtype, layer_dtype = (name.replace("float64", "float32") for name in (io_dtype, layer_dtype))
-    wide = accumulator(io_dtype, layer_dtype)
-    narrower = max(UNIT_ROUNDOFF[io_dtype], UNIT_ROUNDOFF[layer_dtype])
-    rounded = {
-        "accumulated": (0.0, 0.0),
-        "rounded": (UNIT_ROUNDOFF[layer_dtype],) * 2,
-        "rounded for gradients": (0.0, narrower),
-    }[conventions.statistics]
-    terms = UNIT_ROUNDOFF[io_dtype] if conventions.terms == "rounded" else 0.0
-    statistics, saved, terms = (u if u > wide else 0.0 for u in (*rounded, terms))
-    tiny = NORMAL["float64" if wide == UNIT_ROUNDOFF["float64"] else "float32"]
-    flushed = conventions.subnormals == "flushed"
-    smallest = tiny if flushed else 0.0
-    return _Rounding(wide, io_dtype, layer_dtype, statistics, saved, terms, smallest, grade, conventions)
 
 
 @dataclass(frozen=True)
@@ -174,13 +100,13 @@ def bounds(
     lower = arithmetic.lower
     latest, c = latest or Latest(0), conventions
     dtypes = [io_dtype] * len(traces) if isinstance(io_dtype, str) else io_dtype
-    rounding = {dtype: _rounding(grade, dtype, layer_dtype, c) for dtype in dict.fromkeys(dtypes)}
+    roundings = {dtype: rounding(grade, dtype, layer_dtype, c) for dtype in dict.fromkeys(dtypes)}
     start = latest.answer(lambda: np.zeros_like(lower(traces[0].before[0])), "no error") if traces else np.zeros(0)
     held, earlier = (start, start), (start, start)
     found = []
     with np.errstate(all="ignore"):
         for trace, dtype in zip(traces, dtypes, strict=True):
-            step = _Step(trace, rounding[dtype], held, arithmetic)
+            step = _Step(trace, roundings[dtype], held, arithmetic)
             # What bounds are made of beside the conventions; y stands for all that its step has computed with it.
             of_output: tuple[Any, ...] = (trace.y, *(() if trace.batch else held))
             of_update: tuple[Any, ...] = (*trace.before, trace.running_mean, trace.running_var, *held)
@@ -212,7 +138,7 @@ def _lowered(t: Trace, lower: Callable[[Array], Array]) -> Trace:
 class _Step:
     """One step's errors, stage by stage; `t` is its trace in float64, `held` the errors of the statistics before."""
 
-    def __init__(self, trace: Trace, r: _Rounding, held: tuple[Array, Array], arithmetic: Arithmetic) -> None:
+    def __init__(self, trace: Trace, r: Rounding, held: tuple[Array, Array], arithmetic: Arithmetic) -> None:
         self.trace, self.r, self.held, self.arithmetic = trace, r, held, arithmetic
         self.u_o, self.eta = UNIT_ROUNDOFF[r.io_dtype], SUBNORMAL[r.io_dtype]
         self.h = r.depth(trace.x.shape[1])
@@ -270,9 +196,8 @@ class _Step:
 
     def lost_below(self, factor: Array) -> Array | None:
         """What rounding takes off a channel's factor at most where that is subnormal, (C, 1); None where none is."""
-        kind = "float64" if self.r.u == UNIT_ROUNDOFF["float64"] else "float32"
-        subnormal = (factor > 0) & (factor < NORMAL[kind])
-        return np.where(subnormal, SUBNORMAL[kind], 0.0)[:, None] if subnormal.any() else None
+        subnormal = (factor > 0) & (factor < self.r.normal)
+        return np.where(subnormal, self.r.subnormal, 0.0)[:, None] if subnormal.any() else None
 
     def returned(self) -> StepBounds:
         """Bounds of what the step returns, beside those of the statistics that it found."""

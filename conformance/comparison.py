@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance.arithmetic import Array
-from conformance.bounds import Grade
 from conformance.compare import Expected, TensorResult, Together, compare_all
 from conformance.conventions import Conventions
 from conformance.documents import AS_DOCUMENTED, against_document
@@ -15,6 +14,7 @@ from conformance.observation import Observation
 from conformance.oracle import Oracle
 from conformance.problem import from_wire
 from conformance.profile import Profile
+from conformance.rounding import Grade
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.arithmetic import Arithmetic, Double, Multiprecision
-from conformance.bounds import BLOCKED_DEPTH, SUBNORMAL, Grade, StepBounds, bounds
+from conformance.bounds import StepBounds, bounds
 from conformance.compare import Expected
 from conformance.conventions import CANONICAL, Conventions
 from conformance.latest import Latest
@@ -21,6 +21,7 @@ from conformance.layer import Parameters, Trace, Values
 from conformance.problem import Call, Problem, dtype_name
 from conformance.profile import Profile
 from conformance.reference import Batches, read
+from conformance.rounding import BLOCKED_DEPTH, SUBNORMAL, Grade
 
 Array = NDArray[Any]
 

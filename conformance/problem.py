@@ -237,7 +237,9 @@ def tensor(spec: Input, step: int) -> Array:
     elif spec.arange is not None:
         exact = (spec.arange.start + spec.arange.step * np.arange(spec.size)).reshape(shape)
     else:
-        exact = _draw(spec.normal or spec.uniform, shape, _INPUT, step).copy()
+        exact = _draw(spec.normal or spec.uniform, shape, _INPUT, step)
+    if spec.replace:
+        exact = exact.copy()
     for replacement in spec.replace:
         exact[replacement.at] = replacement.value
     return rounded(exact, spec.dtype)
@@ -301,8 +303,11 @@ def _draw(spec: Normal | Uniform | None, shape: tuple[int, ...], stream: int, st
 def _drawn(normal: bool, first: float, second: float, shape: tuple[int, ...], seed: tuple[int, int, int]) -> Array:
     random = _seeded(*seed)
     if normal:
-        return np.asarray(first + second * random.standard_normal(shape))
-    return np.asarray(first + (second - first) * random.random_sample(shape))
+        drawn = np.asarray(first + second * random.standard_normal(shape))
+    else:
+        drawn = np.asarray(first + (second - first) * random.random_sample(shape))
+    drawn.flags.writeable = False
+    return drawn
 
 
 _drawn_once = lru_cache(512)(_drawn)

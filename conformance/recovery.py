@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.arithmetic import Arithmetic, Array
-from conformance.bounds import UNIT_ROUNDOFF, accumulator
 from conformance.catalogue import CANCELLED, IN_HALF, Hypothesis
 from conformance.conventions import Conventions
 from conformance.layer import Trace
+from conformance.rounding import UNIT_ROUNDOFF, accumulator
 
 #: Statistics of more channels are not recovered.
 CHANNELS = 4096

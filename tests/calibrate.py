@@ -40,7 +40,7 @@ from builders import STEP_TENSORS, case, parameters
 
 from conformance import data
 from conformance.arithmetic import Arithmetic, Array, Double, Multiprecision
-from conformance.bounds import Grade, StepBounds, accumulator, bounds
+from conformance.bounds import StepBounds, bounds
 from conformance.case import Case
 from conformance.compare import Expected
 from conformance.conventions import CANONICAL
@@ -51,6 +51,7 @@ from conformance.pool import NotStarted, Pool
 from conformance.problem import dtype_of, materialise
 from conformance.profile import Profile
 from conformance.reference import evaluate
+from conformance.rounding import Grade, accumulator
 from conformance.session import judged
 from conformance.target import parse
 

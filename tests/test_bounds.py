@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance.arithmetic import Double, Multiprecision
-from conformance.bounds import SUBNORMAL, UNIT_ROUNDOFF, Grade, StepBounds, accumulator, bounds
+from conformance.bounds import StepBounds, bounds
 from conformance.conventions import CANONICAL
 from conformance.layer import Parameters, Values
 from conformance.problem import dtype_of
 from conformance.reference import evaluate
+from conformance.rounding import SUBNORMAL, UNIT_ROUNDOFF, Grade, accumulator
 
 
 def limits(

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from conformance import data
 from conformance.arithmetic import Double, Multiprecision
-from conformance.bounds import Grade, bounds
+from conformance.bounds import bounds
 from conformance.case import Case
 from conformance.conventions import CANONICAL
 from conformance.layer import Values
@@ -28,6 +28,7 @@ from conformance.load import load
 from conformance.oracle import Oracle
 from conformance.problem import dtype_of, materialise
 from conformance.reference import evaluate
+from conformance.rounding import Grade
 
 SIZES, MEANS = (2, 3, 17, 64, 1000), (0.0, 1.0, 100.0, 1e4)
 

@@ -13,13 +13,13 @@ from builders import INITIAL, case, oracle, profile
 from conformance import data
 from conformance import oracle as oracle_module
 from conformance.arithmetic import Array, Double, Multiprecision
-from conformance.bounds import Grade
 from conformance.catalogue import CATALOGUE, PRECISION
 from conformance.conventions import CANONICAL
 from conformance.load import load
 from conformance.oracle import Oracle
 from conformance.problem import Problem, materialise
 from conformance.profile import Profile
+from conformance.rounding import Grade
 
 NUMPY = profile()
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from conformance.bounds import UNIT_ROUNDOFF
 from conformance.compare import Expected
 from conformance.conventions import CANONICAL, STAGES, Conventions
 from conformance.documents import AS_DOCUMENTED, printed_numbers
@@ -20,6 +19,7 @@ from conformance.errors import UsageError
 from conformance.findings import off
 from conformance.oracle import Oracle
 from conformance.profile import Profile
+from conformance.rounding import UNIT_ROUNDOFF
 from conformance.safe_text import one_line
 from conformance.spec import Documented
 
