@@ -193,6 +193,12 @@ class Adapter:
         """
         raise NotImplementedError
 
+    def settle(self) -> None:
+        """Make room for the other workers, where the framework would hold more of the machine than it needs.
+
+        Called in a worker once `start` has returned; it must not change a bit of what comes out.
+        """
+
     def build(self, layer: Layer) -> Any:
         """A new layer with these parameters, initial values in place."""
         raise NotImplementedError
@@ -350,6 +356,7 @@ def serve(channel: Any, source: str, path: str, options: Dict[str, str]) -> None
     try:
         adapter = load_adapter(source, path)
         facts = dict(adapter.start(options))
+        adapter.settle()
     except Unavailable as missing:
         channel.send({"unavailable": str(missing)})
         return

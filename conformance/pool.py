@@ -3,8 +3,8 @@
 A worker that dies or overruns costs the case it was on; it is started again, a limited number of times, and goes on.
 One that dies as it first comes up may have been struck down by something else, and has two more attempts.
 
-Cases are drawn until the window is full, and then not before it is half empty: a fast target works through them in one
-go and rests. MindSpore's threads spin for 0.2 s wherever they have to wait, and would do so from case to case.
+The window is wide, and all that has happened is taken before one observation is handed on, so that no target waits for
+another or for the judge: MindSpore's threads spin for 0.2 s wherever they have to wait.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from conformance.observation import Failure, Observation, broken, unpack
@@ -42,7 +43,7 @@ class Limits:
     case_seconds: float = 120.0
     restarts: int = 20
     attempts: int = 3
-    window: int = 256
+    window: int = 1_024
     window_elements: int = 20_000_000
     prefetch: int = 16
 
@@ -88,8 +89,12 @@ class _Open:
     """A case under way."""
 
     problem: Problem
-    elements: int
     waiting: set[str]
+
+    @cached_property
+    def elements(self) -> int:
+        """Elements of its inputs."""
+        return sum(call.x.size for call in self.problem.calls)
 
 
 @dataclass
@@ -129,7 +134,6 @@ class Pool:
         self._events: Events = queue.SimpleQueue()
         self._seats = [_Seat(target) for target in targets for _ in range(jobs)]
         self._why = ""  # the latest restart
-        self._filling = True
         self._interrupted = False
         self._looked = time.monotonic()
 
@@ -169,11 +173,12 @@ class Pool:
         coming = enumerate(asked, self.asked)
         opened: dict[int, _Open] = {}
         todo: dict[str, deque[int]] = {target.name: deque() for target in self.targets}
-        exhausted = False
+        settled: deque[tuple[int, Target, Observation | None]] = deque()
+        exhausted, elements = False, 0
         while not self._events.empty():  # what has happened since must not be laid at the door of the next case
             self._advance(opened, todo)
         while True:
-            drawing = not exhausted and self._room(opened)
+            drawing = not exhausted and len(opened) < self.limits.window and elements < self.limits.window_elements
             if drawing:
                 following = next(coming, None)
                 if following is None:
@@ -184,25 +189,28 @@ class Pool:
                     for target in targets:
                         todo[target.name].append(index)
                     if targets:
-                        elements = sum(call.x.size for call in problem.calls)
-                        opened[index] = _Open(problem, elements, {target.name for target in targets})
+                        opened[index] = _Open(problem, {target.name for target in targets})
+                        elements += opened[index].elements
             if exhausted and not opened:
                 return
-            self._submit(opened, todo)
-            for index, target, observation in self._advance(opened, todo, wait=not drawing):
+            settled.extend(self._turn(opened, todo, wait=not drawing and not settled))
+            if settled:
+                index, target, observation = settled.popleft()
                 case = opened[index]
                 case.waiting.discard(target.name)
                 if not case.waiting:
-                    del opened[index]
+                    elements -= opened.pop(index).elements
                 yield Observed(index, case.problem, target, observation, not case.waiting)
 
-    def _room(self, opened: dict[int, _Open]) -> bool:
-        cases, elements = len(opened), sum(case.elements for case in opened.values())
-        if cases >= self.limits.window or elements >= self.limits.window_elements:
-            self._filling = False
-        elif 2 * cases <= self.limits.window and 2 * elements <= self.limits.window_elements:
-            self._filling = True
-        return self._filling
+    def _turn(self, opened: dict[int, _Open], todo: dict[str, deque[int]], *, wait: bool) -> Settled:
+        """Take all that has happened, and see that no worker runs out of cases: judging is slower than most layers."""
+        settled: Settled = []
+        while True:
+            self._submit(opened, todo)
+            settled += self._advance(opened, todo, wait=wait and not settled)
+            if self._events.empty():
+                self._submit(opened, todo)
+                return settled
 
     def _submit(self, opened: dict[int, _Open], todo: dict[str, deque[int]]) -> None:
         for seat in self._seats:

@@ -434,3 +434,16 @@ def test_mindspore_keeps_subnormals_on_one_cpu_and_flushes_them_on_several(
     flushes = started.facts["cpus"] == "several" if flushes is None else flushes
     assert side.verdict.verdict == ("conventional" if flushes else "conforms")
     assert bool(from_wire(side.observation.tensors["y[0]"])[:, 0].any()) is not flushes
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system keeps no process to one CPU")
+def test_a_settled_mindspore_keeps_to_one_cpu_and_counts_as_run_on_all() -> None:
+    with Pool([parse("mindspore")]) as pool:
+        (started,) = pool.start().values()
+        if not isinstance(started, Started):
+            pytest.skip(started.message)
+        (worker,) = (seat.worker for seat in pool._seats)
+        assert worker is not None
+        assert worker.pid is not None
+        assert len(os.sched_getaffinity(worker.pid)) == 1
+        assert started.facts["cpus"] == ("several" if len(os.sched_getaffinity(0)) > 1 else "one")

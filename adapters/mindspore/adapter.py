@@ -72,6 +72,18 @@ class MindSpore(Adapter):
         elif mode == ms.PYNATIVE_MODE:
             ms.set_context(pynative_synchronize=True)
 
+    def settle(self) -> None:
+        """Keep to one CPU from now on: threads of MindSpore's spin for 0.2 s after every operation, and hold others.
+
+        Where the process may use several CPUs, kernels flush subnormals. They look when the first of them that oneDNN
+        computes is called, a convolution or a BatchNorm, and not again.
+        """
+        if self.device == "cpu" and hasattr(os, "sched_setaffinity"):
+            self.ms.nn.Conv2d(1, 1, 1)(self.ms.ops.ones((1, 1, 1, 1), self.ms.float32)).asnumpy()
+            cpus = sorted(os.sched_getaffinity(0))
+            for thread in os.listdir("/proc/self/task"):
+                os.sched_setaffinity(int(thread), {cpus[os.getpid() % len(cpus)]})
+
     def build(self, layer: Layer) -> Any:
         if layer.scale != layer.center:
             raise NotExpressible("MindSpore has one argument, affine, for gamma and beta together")
