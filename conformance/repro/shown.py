@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,12 @@ def shown(oracle: Oracle, profile: Profile, line: Mapping[str, Any]) -> list[Row
     return [_row(name, canonical[name], exact=True) for name in uncertain or names]
 
 
+@cache
+def _conventions() -> TypeAdapter[Conventions]:
+    """What reads conventions; made when the first are read, and once."""
+    return TypeAdapter(Conventions)
+
+
 def _accepted(changes: Mapping[str, Any]) -> Conventions:
     """The conventions that a verdict accepted, of what its line says they change."""
     unknown = changes.keys() - STAGES.keys()
@@ -90,7 +97,7 @@ def _accepted(changes: Mapping[str, Any]) -> Conventions:
         words = one_line(", ".join(sorted(unknown)))
         raise NoScript(f"its verdict accepted conventions that are not known here: {words}")
     try:
-        return TypeAdapter(Conventions).validate_python(dict(changes))
+        return _conventions().validate_python(dict(changes))
     except ValidationError as error:
         raise NoScript(f"its verdict accepted conventions that are none: {one_line(str(error))}") from error
 
