@@ -44,7 +44,10 @@ class Unavailable(Exception):
 
 
 class NotExpressible(Exception):
-    """The framework's layer has no way to say this canonical parameter (torch has no gamma without beta)."""
+    """The framework's layer has no way to say this canonical parameter (torch has no gamma without beta).
+
+    The message names no version: where it differs between two, their refusals do.
+    """
 
 
 class Refused(Exception):

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 from conftest import ROOT
-from handmade_runs import BIASED, HOSTILE, case, hostile, run, tensor, verdict
+from handmade_runs import BIASED, HOSTILE, REFUSED, case, hostile, run, tensor, verdict
 from ruamel.yaml import YAML
 from typer.main import get_command
 
@@ -98,6 +98,27 @@ def test_junit_fails_what_is_harmful_and_keeps_the_evidence_of_the_rest() -> Non
 )
 def test_the_headline_says_the_result(strict: bool, words: str) -> None:
     assert page.headline(moved(), strict).endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ([], "2 cases, every one the same to the last bit."),
+        (["rounded"], "in 2 cases; 1 moved within it."),
+        (["refused"], "in 2 cases; 1 refused in other words."),
+        (["rounded", "refused"], "in 2 cases; 1 moved within it, 1 refused in other words."),
+    ],
+)
+def test_the_headline_tells_other_words_from_other_bits(changed: list[str], words: str) -> None:
+    cases = [case("a/rounded"), case("a/refused")]
+    old = [verdict(of="a/rounded", digests={"y[0]": "old"}), verdict("refused", of="a/refused", digests={}, **REFUSED)]
+    new = list(old)
+    if "rounded" in changed:
+        new[0] = {**old[0], "digests": {"y[0]": "new"}}
+    if "refused" in changed:
+        new[1] = {**old[1], "error": {"type": "ValueError", "message": "other words"}}
+    found = compare(Half(bare(run(old, cases=cases)), "torch"), Half(bare(run(new, cases=cases)), "torch"))
+    assert page.headline(found).endswith(words)
 
 
 COMMANDS = re.findall(

@@ -94,6 +94,21 @@ def test_a_plain_layer_does_what_its_profile_says(target: str, run: Run, make_ca
 
 
 @pytest.mark.parametrize("target", [*MAIN, *OTHERS])
+def test_what_a_layer_cannot_say_names_no_version_which_would_be_a_change_with_every_upgrade(
+    target: str, run: Run, pools: Callable[[str], Pool], make_case: MakeCase
+) -> None:
+    layers = [{"scale": False}, {"center": False}, {"momentum": None}, {"track_running_stats": False}]
+    volumes = {"shape": [2, 3, 2, 2, 2], "normal": {}, "layout": "channels_last"}
+    cases = [about(make_case, layer=layer) for layer in layers] + [about(make_case, input=volumes)]
+    started = pools(target).starts
+    for case in cases:
+        refusal = run(target, case).observation.refusal
+        if refusal is not None and refusal.type == "NotExpressible":
+            version = started[target].facts["version"]  # type: ignore[union-attr]
+            assert version.partition("+")[0] not in refusal.message
+
+
+@pytest.mark.parametrize("target", [*MAIN, *OTHERS])
 def test_tensors_say_what_they_are_and_where_they_were(target: str, run: Run, make_case: MakeCase) -> None:
     side = run(
         target,

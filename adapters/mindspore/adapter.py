@@ -101,7 +101,7 @@ class MindSpore(Adapter):
             arguments["dtype"] = self.dtype(layer.dtype)
         known = inspect.signature(self.constructor(layer.rank)).parameters
         for missing in [name for name in arguments if name not in known]:
-            raise NotExpressible(f"BatchNorm{layer.rank}d of MindSpore {self.ms.__version__} has no {missing}")
+            raise NotExpressible(f"BatchNorm{layer.rank}d of this MindSpore has no {missing}")
         return self.make(layer.rank, arguments, layer)
 
     def build_native(self, native: Native) -> Any:
@@ -195,7 +195,7 @@ class MindSpore(Adapter):
 
     def dtype(self, name: str) -> Any:
         if not hasattr(self.ms, name):
-            raise NotExpressible(f"MindSpore {self.ms.__version__} has no {name}")
+            raise NotExpressible(f"this MindSpore has no {name}")
         return getattr(self.ms, name)
 
     def tensor(self, array: Array, channels_last: bool = False) -> Any:

@@ -47,7 +47,7 @@ class Torch(Adapter):
         if layer.center and not layer.scale:
             raise NotExpressible("torch has no beta without gamma")
         if layer.scale and not layer.center and not biased:
-            raise NotExpressible(f"torch {torch.__version__} has one argument, affine, for gamma and beta together")
+            raise NotExpressible("this torch has one argument, affine, for gamma and beta together")
         arguments = {
             "num_features": layer.features,
             "eps": layer.eps,

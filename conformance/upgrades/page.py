@@ -54,9 +54,11 @@ def headline(comparison: Comparison, strict: bool = False) -> str:
     harmful = len(comparison.harmful(strict))
     if harmful:
         return f"{between}: {harmful:,} of {number} changed{'' if strict else ' beyond the bound on rounding'}."
-    moved = len(comparison.cases) - comparison.counts["identical"]
-    if moved:
-        return f"{between}: nothing changed beyond the bound on rounding in {number}; {moved:,} moved within it."
+    counts = comparison.counts
+    harmless = {"moved within it": counts["within bound"], "refused in other words": counts["reworded"]}
+    if any(harmless.values()):
+        told = ", ".join(f"{count:,} {words}" for words, count in harmless.items() if count)
+        return f"{between}: nothing changed beyond the bound on rounding in {number}; {told}."
     return f"{between}: {number}, every one the same to the last bit."
 
 
