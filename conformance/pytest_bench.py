@@ -109,7 +109,10 @@ class Bench:
             if observation is None or not isinstance(start, Started):
                 raise Unexpected(f"{target.name} cannot run: {getattr(start, 'message', '')}")
             under = Under(target.name, target.profile, start.facts)
-            seen.sides[target.name] = Side(under, observation, judge(Comparison(seen.oracle, under, observation)))
+            verdict = judge(Comparison(seen.oracle, under, observation))
+            seen.sides[target.name] = Side(under, observation, verdict)
+            if verdict.tried:
+                seen.oracle.forget()
         return seen.sides[target.name]
 
     def _observe(self, asked: Sequence[tuple[Case, Sequence[Target]]]) -> None:

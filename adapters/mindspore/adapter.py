@@ -3,6 +3,7 @@
 Written for 2.10 and kept working back to 2.0.0: what came or went in between is asked for by name.
 """
 
+import contextlib
 import inspect
 import os
 from typing import Any, Callable, Dict, List, Tuple
@@ -81,8 +82,10 @@ class MindSpore(Adapter):
         if self.device == "cpu" and hasattr(os, "sched_setaffinity"):
             self.ms.nn.Conv2d(1, 1, 1)(self.ms.ops.ones((1, 1, 1, 1), self.ms.float32)).asnumpy()
             cpus = sorted(os.sched_getaffinity(0))
-            for thread in os.listdir("/proc/self/task"):
-                os.sched_setaffinity(int(thread), {cpus[os.getpid() % len(cpus)]})
+            with contextlib.suppress(FileNotFoundError):  # a system that does not list its threads
+                for thread in os.listdir("/proc/self/task"):
+                    with contextlib.suppress(OSError):  # the thread has ended, or may not be bound
+                        os.sched_setaffinity(int(thread), {cpus[os.getpid() % len(cpus)]})
 
     def build(self, layer: Layer) -> Any:
         if layer.scale != layer.center:
