@@ -317,7 +317,7 @@ class _Step:
         assert t.g is not None
         assert t.dx is not None
         assert t.sums is not None
-        g, beta_, gamma_ = np.abs(t.g), np.abs(t.sums[0]), np.abs(t.sums[1])
+        g, beta_, gamma_ = t.g, np.abs(t.sums[0]), np.abs(t.sums[1])
         delta_mu, delta_xhat, q = self.delta_mu, self.delta_xhat, self.q
         saved = r.saved - r.statistics
         if t.batch and saved:
@@ -328,11 +328,11 @@ class _Step:
         delta_beta = root * (_norm(g) + beta_) + r.terms * beta_ + tiny * n  # (11), unrounded
         delta_gamma = (root + 3 * u) * _norm(in_blocks(np.multiply, g, self.spanned))
         if tiny:
-            delta_gamma = delta_gamma + tiny * (g * (1 + inv[:, None]) + self.xhat + self.spanned + 1).sum(1)
+            delta_gamma = delta_gamma + tiny * (np.abs(g) * (1 + inv[:, None]) + self.xhat + self.spanned + 1).sum(1)
         if t.count:
             delta_gamma = delta_gamma + inv * delta_mu * beta_ + (q + 4 * u + r.terms) * gamma_  # (12), unrounded
         if r.conventions.coarse == "factors":
-            delta_gamma = delta_gamma + (g * _ties(self.xhat, _over(delta_xhat, self.xhat))).sum(1)  # (17)
+            delta_gamma = delta_gamma + (np.abs(g) * _ties(self.xhat, _over(delta_xhat, self.xhat))).sum(1)  # (17)
 
         a, b = t.taken_off
         gamma = np.ones_like(t.gamma) if r.conventions.dx_scale == "ignored" else np.abs(t.gamma)
@@ -349,23 +349,24 @@ class _Step:
                 outer * b * gamma_,
                 outer * a * (delta_beta + spread * beta_),
             )
+            eta = self.eta
             delta_dx = in_blocks(
                 lambda dx, g, xhat, delta_xhat, kept, of_dx, of_g, of_xhat, of_delta, rest: (
-                    of_dx * np.abs(dx) + of_g * g + kept * (of_xhat * xhat + of_delta * delta_xhat + rest) + self.eta
+                    of_dx * np.abs(dx) + of_g * np.abs(g) + kept * (of_xhat * xhat + of_delta * delta_xhat + rest) + eta
                 ),
                 *(t.dx, g, self.xhat, delta_xhat, kept),
                 *(factor[:, None] for factor in factors),
             )  # (13)
         else:
-            delta_dx = (outer * relative)[:, None] * g + self.u_o * np.abs(t.dx) + self.eta  # (13)
+            delta_dx = (outer * relative)[:, None] * np.abs(g) + self.u_o * np.abs(t.dx) + self.eta  # (13)
         lost = self.lost_below(outer)
         if lost is not None:
             met = a * beta_[:, None] + b * self.xhat * gamma_[:, None]
-            delta_dx = delta_dx + lost * (g + kept * met + 3 * (1 + inv[:, None]) * (1 + self.xhat))  # (13')
+            delta_dx = delta_dx + lost * (np.abs(g) + kept * met + 3 * (1 + inv[:, None]) * (1 + self.xhat))  # (13')
         if tiny:
             met = self.xhat if t.batch else np.zeros_like(self.xhat)
             scale = (outer[:, None] * (2 + met)) + inv[:, None] + gamma[:, None]
-            delta_dx = delta_dx + tiny * (scale + g * (1 + met) + 1)
+            delta_dx = delta_dx + tiny * (scale + np.abs(g) * (1 + met) + 1)
         return delta_dx, delta_gamma, delta_beta
 
     def _returned(self, delta_gamma: Array, delta_beta: Array) -> tuple[Array, Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -72,6 +72,62 @@ class Expected:
     optional: bool = False
     grid: str | None = None
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the tensor."""
+        return self.value.shape
+
+    @property
+    def parts(self) -> Iterable[Expected]:
+        """The same in parts, some channels (axis 1) after others; all at once where it is small."""
+        return (self,)
+
+    def at(self, place: tuple[int, ...]) -> tuple[Any, Any]:
+        """Value and bound of one element."""
+        return self.value[place], self.bound[place]
+
+
+class InChannels(Expected):
+    """A large tensor, (N, C, *spatial), in parts, which are not put together where nobody asks for all of it."""
+
+    _shape: tuple[int, ...]
+    _parts: Iterable[Expected]
+
+    def __init__(self, shape: tuple[int, ...], parts: Iterable[Expected]) -> None:
+        """What some channels after others should be.
+
+        Args:
+            shape: of all of it.
+            parts: may be gone through again and again; alike in all but their channels.
+        """
+        first = next(iter(parts))
+        fields = {"dtype": first.dtype, "optional": first.optional, "grid": first.grid}
+        vars(self).update(fields, _shape=shape, _parts=parts)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @property
+    def parts(self) -> Iterable[Expected]:
+        return self._parts
+
+    @cached_property
+    def value(self) -> Array:
+        return np.concatenate([part.value for part in self.parts], 1)
+
+    @cached_property
+    def bound(self) -> Array:
+        return np.concatenate([part.bound for part in self.parts], 1)
+
+    def at(self, place: tuple[int, ...]) -> tuple[Any, Any]:
+        sample, channel, *rest = place
+        for part in self.parts:
+            if channel < part.shape[1]:
+                return part.at((sample, channel, *rest))
+            channel -= part.shape[1]
+        raise IndexError(f"there is no channel {place[1]}")
+
 
 #: So many numbers are compared in one pass; a larger tensor is compared piece by piece.
 TOGETHER = 65_536
@@ -126,8 +182,8 @@ def _beyond_numbers(
         return TensorResult(None, problem="is returned, though this layer has none")
     if observed is None:
         return TensorResult(None, problem="is missing")
-    if observed.shape != expected.value.shape:
-        return TensorResult(None, problem=f"has shape {list(observed.shape)}, not {list(expected.value.shape)}")
+    if observed.shape != expected.shape:
+        return TensorResult(None, problem=f"has shape {list(observed.shape)}, not {list(expected.shape)}")
     if expected.dtype is None:
         return _compare_counters(observed, expected)
     if (dtype := dtype_name(observed.dtype)) != expected.dtype:
@@ -156,18 +212,68 @@ def _compare_counters(observed: Array, expected: Expected) -> TensorResult:
 
 def _piece_by_piece(observed: Array, expected: Expected, arithmetic: Arithmetic) -> TensorResult:
     """A large tensor, of which no more than a piece is computed with at once."""
-    seen, value, bound = (array.reshape(-1) for array in (observed, expected.value, expected.bound))
-    worst, at, max_abs, max_ulp = -1.0, 0, 0.0, 0.0
-    for start in range(0, seen.size, TOGETHER):
-        part = slice(start, start + TOGETHER)
-        piece = Together({"": (seen[part], Expected(value[part], bound[part], expected.dtype))}, arithmetic)
-        if not piece.plain:
+    worst, at, max_abs, max_ulp = -1.0, (0,) * observed.ndim, 0.0, 0.0
+    for piece in pieces(observed, expected, arithmetic):
+        numbers = piece.numbers
+        if not numbers.plain:
             return _compare_numbers(observed, expected, arithmetic)
-        largest = float(piece.ratio.max())
+        largest = float(numbers.ratio.max())
         if largest > worst:
-            worst, at = largest, start + int(piece.ratio.argmax())
-        max_abs, max_ulp = max(max_abs, float(piece.error.max())), max(max_ulp, float(piece.ulps.max()))
-    return TensorResult(worst, max_abs, max_ulp, _unravelled(at, observed.shape))
+            worst, at = largest, piece.place(int(numbers.ratio.argmax()))
+        max_abs, max_ulp = max(max_abs, float(numbers.error.max())), max(max_ulp, float(numbers.ulps.max()))
+    return TensorResult(worst, max_abs, max_ulp, at)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some elements of a large tensor that lie end to end in some of its channels.
+
+    Attributes:
+        numbers: what was observed beside what it should be.
+        start: where the piece begins in its channels, flattened.
+        first: the first of these channels.
+        within: the shape of these channels.
+        shape: that of the tensor.
+    """
+
+    numbers: Together
+    start: int
+    first: int
+    within: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def place(self, index: int) -> tuple[int, ...]:
+        """Where in the tensor an element of the piece is."""
+        found = _unravelled(self.start + index, self.within)
+        return found if self.within == self.shape else (found[0], found[1] + self.first, *found[2:])
+
+    def stretches(self) -> Iterator[tuple[int, int, int]]:
+        """The stretches of the piece that lie end to end in the tensor: where in the piece, where in it, how many."""
+        if self.within == self.shape:
+            yield 0, self.start, self.numbers.seen.size
+            return
+        inner = math.prod(self.shape[2:])
+        length, stride = self.within[1] * inner, self.shape[1] * inner
+        at, end = self.start, self.start + self.numbers.seen.size
+        while at < end:
+            sample, into = divmod(at, length)
+            many = min(length - into, end - at)
+            yield at - self.start, sample * stride + self.first * inner + into, many
+            at += many
+
+
+def pieces(observed: Array, expected: Expected, arithmetic: Arithmetic) -> Iterator[Piece]:
+    """A large tensor beside what it should be, up to `TOGETHER` elements at a time."""
+    first = 0
+    for part in expected.parts:
+        whole = part.shape == observed.shape
+        seen = observed if whole else observed[:, first : first + part.shape[1]]
+        flat = [array.reshape(-1) for array in (seen, part.value, part.bound)]
+        for start in range(0, seen.size, TOGETHER):
+            some, value, bound = (array[start : start + TOGETHER] for array in flat)
+            numbers = Together({"": (some, Expected(value, bound, part.dtype))}, arithmetic)
+            yield Piece(numbers, start, first, part.shape, observed.shape)
+        first += 0 if whole else part.shape[1]
 
 
 def end_to_end(tensors: Mapping[str, tuple[Array, Expected]], arithmetic: Arithmetic) -> Iterator[Together]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from conformance.arithmetic import Arithmetic, in_blocks
-from conformance.compare import TOGETHER, Array, Expected, TensorResult, Together, end_to_end, starts, ulp
+from conformance.compare import TOGETHER, Array, Expected, TensorResult, Together, end_to_end, pieces, starts, ulp
 from conformance.comparison import Comparison
 from conformance.conventions import CANONICAL
 from conformance.judge import Verdict
@@ -72,7 +71,7 @@ def gather(comparison: Comparison, verdict: Verdict) -> dict[str, Evidence]:
         seen, wanted = comparison.observed.get(name), expected.get(name)
         if seen is None or wanted is None or wanted.dtype is None:
             continue
-        if seen.shape == wanted.value.shape and seen.size:
+        if seen.shape == wanted.shape and seen.size:
             beside[name] = seen, wanted
             if several and _RUNNING.fullmatch(name):
                 running[name] = _running(seen, wanted, others.get(name), oracle.arithmetic)
@@ -95,8 +94,8 @@ def _worst(seen: Array, wanted: Expected, result: TensorResult, arithmetic: Arit
     if at is None:
         return ()
     digits = 17 if seen.dtype == np.float64 else 9
-    exact = arithmetic.lower(np.asarray(wanted.value[at]))
-    return _digits(exact, digits), _digits(seen[at], digits), _digits(wanted.bound[at], 3)
+    value, bound = wanted.at(at)
+    return _digits(arithmetic.lower(np.asarray(value)), digits), _digits(seen[at], digits), _digits(bound, 3)
 
 
 def _drawn(
@@ -142,19 +141,23 @@ def _numbers(together: Together, results: Mapping[str, TensorResult]) -> tuple[A
 
 
 def _drawn_in_parts(seen: Array, wanted: Expected, arithmetic: Arithmetic) -> tuple[str, tuple[int, ...]] | None:
-    """Strip and histogram of a large tensor, no more than a part of it at once; None where something is no number."""
-    flat = [array.reshape(-1) for array in (seen, wanted.value, wanted.bound)]
-    edges = [*_edges(seen.size).tolist(), seen.size]
-    largest, counts = np.zeros(PARTS), np.zeros(ULP_CLASSES, np.int64)
-    for part, (start, end) in enumerate(itertools.pairwise(edges)):
-        for piece in (slice(at, min(at + TOGETHER, end)) for at in range(start, end, TOGETHER)):
-            observed, value, bound = (array[piece] for array in flat)
-            together = Together({"": (observed, Expected(value, bound, wanted.dtype))}, arithmetic)
-            if not together.plain:
-                return None
-            largest[part] = max(largest[part], min(together.ratio.max(), _LARGEST))  # infinite where a bound is 0
-            counts += np.bincount(_classes(together.ulps.view(np.int64)), minlength=ULP_CLASSES)
-    return strips(largest, [PARTS])[0], tuple(np.trim_zeros(counts, "b").tolist())
+    """Strip and histogram of a large tensor, no more than a piece of it at once; None where something is no number."""
+    edges = _edges(seen.size)
+    largest, counts = np.zeros(len(edges)), np.zeros(ULP_CLASSES, np.int64)
+    for piece in pieces(seen, wanted, arithmetic):
+        numbers = piece.numbers
+        if not numbers.plain:
+            return None
+        begins, parts = [], []
+        for start, flat, many in piece.stretches():
+            inner = [int(edge) for edge in edges[(edges > flat) & (edges < flat + many)]]
+            for at in (flat, *inner):
+                begins.append(start + at - flat)
+                parts.append(int(np.searchsorted(edges, at, "right")) - 1)
+        highest = np.minimum(np.maximum.reduceat(numbers.ratio, begins), _LARGEST)  # infinite where a bound is 0
+        np.maximum.at(largest, parts, highest)
+        counts += np.bincount(_classes(numbers.ulps.view(np.int64)), minlength=ULP_CLASSES)
+    return strips(largest, [len(largest)])[0], tuple(np.trim_zeros(counts, "b").tolist())
 
 
 def strips(ratio: Array, sizes: Sequence[int]) -> list[str]:

@@ -202,6 +202,12 @@ class Adapter:
         Called in a worker once `start` has returned; it must not change a bit of what comes out.
         """
 
+    def renumber(self) -> None:
+        """Let the framework count its layers from the beginning again, so that their names tell of no earlier case.
+
+        Called in a worker before every case; it must forget nothing else.
+        """
+
     def build(self, layer: Layer) -> Any:
         """A new layer with these parameters, initial values in place."""
         raise NotImplementedError
@@ -374,6 +380,7 @@ def serve(channel: Any, source: str, path: str, options: Dict[str, str]) -> None
     facts.setdefault("threads", options.get("threads", ""))
     channel.send({"facts": {str(name): str(fact) for name, fact in facts.items()}})
     for request in channel:
+        adapter.renumber()
         reply = answer(adapter, request)
         try:
             channel.send(reply)

@@ -31,7 +31,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Values:
-    """One step's tensors, exact in float64: x and the cotangent g, (C, n).
+    """One step's tensors, of any dtype that float64 holds exactly: x and the cotangent g, (C, n).
 
     `mask`, (n,) of ones and zeros, says which values the batch's statistics are taken over; None: all of them.
     `samples` is the size of the batch, N; `reloaded`: the layer has been through a checkpoint before the step.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from conformance.arithmetic import Arithmetic, Double, Multiprecision
 from conformance.bounds import StepBounds, bounds
-from conformance.compare import Expected
+from conformance.compare import Expected, InChannels
 from conformance.conventions import CANONICAL, Conventions
 from conformance.latest import Latest
 from conformance.layer import Parameters, Trace, Values
@@ -89,7 +89,7 @@ class Oracle:
             self._expected.move_to_end(key)
             return self._expected[key]
         found = self._expected[key] = self._answer(profile, conventions, grade)
-        numbers = max(1, sum(tensor.value.size for tensor in found.values()))
+        numbers = max(1, sum(math.prod(tensor.shape) for tensor in found.values()))
         while len(self._expected) > max(2, KEPT // numbers):
             self._expected.popitem(last=False)
         return found
@@ -244,17 +244,18 @@ def _io_dtype(call: Call) -> str:
 def _joined(parts: Sequence[Expected]) -> Expected:
     """A tensor of all channels from those of some each."""
     first = parts[0]
-    if not first.value.ndim:
+    if len(first.shape) > 1:
+        channels = sum(part.shape[1] for part in parts)
+        return InChannels((first.shape[0], channels, *first.shape[2:]), parts)
+    if not first.shape:
         return first
-    axis = min(1, first.value.ndim - 1)
-    value, bound = (np.concatenate(arrays, axis) for arrays in zip(*((p.value, p.bound) for p in parts), strict=True))
+    value, bound = (np.concatenate(arrays) for arrays in zip(*((p.value, p.bound) for p in parts), strict=True))
     return replace(first, value=value, bound=bound)
 
 
 def _rows(x: Array) -> Array:
-    """(N, C, *spatial) of any dtype → (C, n) float64, exactly."""
-    n = x.shape[0] * math.prod(x.shape[2:])
-    return x.swapaxes(0, 1).reshape(x.shape[1], n).astype(np.float64)
+    """(N, C, *spatial) → (C, n)."""
+    return x.swapaxes(0, 1).reshape(x.shape[1], x.shape[0] * math.prod(x.shape[2:]))
 
 
 def _unrows(rows: Array, shape: tuple[int, ...]) -> Array:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from conformance.arithmetic import Array, Double
-from conformance.compare import Expected, TensorResult, compare_all
+from conformance.compare import Expected, InChannels, TensorResult, compare_all
 from conformance.comparison import Under
 from conformance.evidence import Evidence
 from conformance.judge import Verdict
@@ -124,8 +124,30 @@ def _compare(a: Side, b: Side, expected: Mapping[str, Sequence[Expected]]) -> di
             results[name] = TensorResult(None, problem=f"has shape {list(first.shape)}, not {list(second.shape)}")
         else:
             other = from_wire(second)
-            bounds = [reading.bound for reading in readings if reading.bound.shape == other.shape]
-            bound = sum(bounds[1:], bounds[0]) if bounds else np.zeros(other.shape)
-            beside[name] = from_wire(first), "", Expected(other.astype(np.float64), bound, dtype_name(other.dtype))
+            beside[name] = from_wire(first), "", _as_expected(other, [r for r in readings if r.shape == other.shape])
     results |= compare_all(beside, "", Double())
     return {name: results[name] for name in expected}
+
+
+def _as_expected(other: Array, readings: Sequence[Expected]) -> Expected:
+    """One side's tensor as what the other's should be, within the bounds of both; in parts where they are."""
+    if readings and all(isinstance(reading, InChannels) for reading in readings):
+        return InChannels(other.shape, _Parts(other, readings))
+    bounds = [reading.bound for reading in readings]
+    bound = sum(bounds[1:], bounds[0]) if bounds else np.zeros(other.shape)
+    return Expected(other.astype(np.float64), bound, dtype_name(other.dtype))
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The same, made when it is looked at."""
+
+    other: Array
+    readings: Sequence[Expected]
+
+    def __iter__(self) -> Iterator[Expected]:
+        first = 0
+        for parts in zip(*(reading.parts for reading in self.readings), strict=True):
+            after = first + parts[0].shape[1]
+            yield _as_expected(self.other[:, first:after], parts)
+            first = after

@@ -4,16 +4,18 @@ A worker that dies or overruns costs the case it was on; it is started again, a 
 One that dies as it first comes up may have been struck down by something else, and has two more attempts.
 
 The window is wide, and all that has happened is taken before one observation is handed on, so that no target waits for
-another or for the judge: MindSpore's threads spin for 0.2 s wherever they have to wait.
+another or for the judge: MindSpore's threads spin for 0.2 s wherever they have to wait. Where a target has run out of
+cases and a CPU is free, its place goes to the target that would be the last.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import queue
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -22,6 +24,11 @@ from conformance.observation import Failure, Observation, broken, unpack
 from conformance.problem import Problem
 from conformance.target import Target
 from conformance.worker import Events, Worker, WorkerError
+
+
+def _cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class Limits:
         window: cases under way at once.
         window_elements: elements of their inputs, together; one case larger than this goes alone.
         prefetch: cases sent to a worker, the one it is on and those ahead of it.
+        cpus: a target's place goes to another only while fewer workers than this are busy.
+        worth: and only if the other has more to do than so many times what it took to start.
 
     """
 
@@ -46,6 +55,8 @@ class Limits:
     window: int = 1_024
     window_elements: int = 20_000_000
     prefetch: int = 16
+    cpus: int = field(default_factory=_cpus)
+    worth: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -99,14 +110,35 @@ class _Open:
 
 @dataclass
 class _Seat:
-    """One worker's place: the process in it now, if any, the cases it holds, and the one it answered last."""
+    """One worker's place: the process in it now, if any, the cases it holds, and the one it answered last.
 
+    It is `home`'s; `target` is another that it was given to.
+    """
+
+    home: Target
     target: Target
     worker: Worker | None = None
     ready: bool = False
     answered: int | None = None
     since: float = 0.0
     held: deque[int] = field(default_factory=deque)
+
+    @property
+    def lent(self) -> bool:
+        return self.target is not self.home
+
+
+@dataclass
+class _Pace:
+    """How fast a target is: seconds to start, and of the cases it has answered."""
+
+    start: float = 0.0
+    busy: float = 0.0
+    cases: int = 0
+
+    def seconds(self, cases: int) -> float:
+        """What so many more cases should take one worker."""
+        return cases * self.busy / self.cases if self.cases else 0.0
 
 
 class Interrupted(Exception):
@@ -132,7 +164,8 @@ class Pool:
         self.asked = 0
         self.working = False
         self._events: Events = queue.SimpleQueue()
-        self._seats = [_Seat(target) for target in targets for _ in range(jobs)]
+        self._seats = [_Seat(target, target) for target in targets for _ in range(jobs)]
+        self._paces = {target.name: _Pace() for target in targets}
         self._why = ""  # the latest restart
         self._interrupted = False
         self._looked = time.monotonic()
@@ -191,8 +224,10 @@ class Pool:
                     if targets:
                         opened[index] = _Open(problem, {target.name for target in targets})
                         elements += opened[index].elements
-            if exhausted and not opened:
-                return
+            if exhausted:
+                if not opened:
+                    return
+                self._lend(todo)
             settled.extend(self._turn(opened, todo, wait=not drawing and not settled))
             if settled:
                 index, target, observation = settled.popleft()
@@ -222,10 +257,34 @@ class Pool:
                 seat.held.append(index)
                 seat.worker.send(request(index, opened[index].problem, seat.target))
 
-    def _launch_all(self) -> None:
-        """Launch every worker that never was; one that is down for good has no restart left."""
+    def _lend(self, todo: Mapping[str, Sequence[int]]) -> None:
+        """Give the place of a target that has no case left to the one that would be last, where that saves time."""
         for seat in self._seats:
-            if seat.worker is None and seat.target.name not in self.starts:
+            if not seat.ready or seat.held or todo[seat.target.name]:
+                continue
+            if sum(map(self._busy, self._seats)) >= self.limits.cpus:
+                return
+            left = {target.name: self._left(target, todo) for target in self.targets if target.host is None}
+            last = max(self.targets, key=lambda target: left.get(target.name, 0.0))
+            if left.get(last.name, 0.0) <= self.limits.worth * self._paces[last.name].start:
+                return
+            self._put_down(seat)
+            seat.target = last
+            self._launch(seat)
+
+    def _left(self, target: Target, todo: Mapping[str, Sequence[int]]) -> float:
+        """Seconds until a target's workers are done; those that come up count as if they were up."""
+        workers = sum(seat.target is target and seat.worker is not None for seat in self._seats)
+        return self._paces[target.name].seconds(len(todo[target.name])) / max(workers, 1)
+
+    def _launch_all(self) -> None:
+        """Launch every worker that never was, and those of lent places; one down for good has no restart left."""
+        for seat in self._seats:
+            if seat.lent:
+                self._put_down(seat)
+                seat.target = seat.home
+                self._launch(seat)
+            elif seat.worker is None and seat.target.name not in self.starts:
                 self._launch(seat)
 
     def _launch(self, seat: _Seat) -> None:
@@ -281,7 +340,8 @@ class Pool:
     def _greeted(self, seat: _Seat, hello: Any) -> Settled:
         said = hello if isinstance(hello, dict) else {}
         if isinstance(said.get("facts"), dict):
-            seat.ready, seat.since = True, time.monotonic()
+            pace, now = self._paces[seat.target.name], time.monotonic()
+            pace.start, seat.ready, seat.since = now - seat.since, True, now
             self.starts[seat.target.name] = Started({str(name): str(fact) for name, fact in said["facts"].items()})
             return []
         message = str(said.get("unavailable") or said.get("broken") or f"the worker's first word was {hello!r:.80}")
@@ -293,7 +353,8 @@ class Pool:
         if not seat.held or answered == seat.answered:  # which is no fault of the case that follows
             self._restart(seat, todo, f"the worker answered {answered!r:.80} unasked")
             return []
-        seat.since = time.monotonic()
+        pace, now = self._paces[seat.target.name], time.monotonic()
+        pace.busy, pace.cases, seat.since = pace.busy + now - seat.since, pace.cases + 1, now
         seat.answered = index = seat.held.popleft()
         if answered != index:
             words = f"the worker answered {answered!r:.80} when asked for {index}"
@@ -330,12 +391,15 @@ class Pool:
         return [(index, seat.target, Observation("timeout", failure=Failure("Timeout", words)))]
 
     def _not_started(self, seat: _Seat, message: str, *, broken: bool) -> None:
-        """A worker did not come up: the first time the target cannot run; later it costs a restart."""
+        """A worker did not come up: the first time the target cannot run; later it costs a restart.
+
+        One in a lent place is not tried again: the others go on without it.
+        """
         name = seat.target.name
         self._put_down(seat)
         if not isinstance(self.starts.get(name), Started):
             self.starts[name] = NotStarted(message, broken)
-        else:
+        elif not seat.lent:
             self._relaunch(seat, message)
 
     def _restart(self, seat: _Seat, todo: dict[str, deque[int]], why: str) -> None:

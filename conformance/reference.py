@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from conformance import second, stages
-from conformance.arithmetic import Arithmetic, Array
+from conformance.arithmetic import Arithmetic, Array, in_blocks
 from conformance.conventions import Affine, Conventions, Differentiating, Moments, Normalising, Updating, fields_of
 from conformance.latest import Latest
 from conformance.layer import Parameters, State, Trace, Values
@@ -34,6 +34,10 @@ from conformance.layer import Parameters, State, Trace, Values
 _of_moments = attrgetter(*fields_of(Moments))
 _of_update = attrgetter(*fields_of(Moments, Updating), "coarse")
 _of_output = attrgetter(*fields_of(Moments, Normalising, Affine, Differentiating), "coarse")
+
+
+#: The tensors of a step are held in an arithmetic up to so many values.
+HELD = 131_072
 
 
 class Batches:
@@ -56,12 +60,15 @@ class Batches:
         return Batches([_single(step) for step in self.steps], self.arithmetic, self.latest)
 
     def lifted(self, index: int) -> tuple[Array, Array | None, Any]:
-        """x, g and the mask of a step."""
-        if index not in self._lifted:
+        """x, g and the mask of a step; of large tensors it is quicker to lift them again than to hold them."""
+        lifted = self._lifted.get(index)
+        if lifted is None:
             step, lift = self.steps[index], self.arithmetic.lift
             g, kept = None if step.g is None else lift(step.g), 1 if step.mask is None else lift(step.mask)
-            self._lifted[index] = (lift(step.x), g, kept)
-        return self._lifted[index]
+            lifted = (lift(step.x), g, kept)
+            if step.x.size <= HELD:
+                self._lifted[index] = lifted
+        return lifted
 
     def moments(self, index: int, c: Moments) -> tuple[Array, Array]:
         """Mean and biased variance of a step's channels, under what concerns them of the conventions."""
@@ -225,29 +232,26 @@ def _output(
         mu, used = running
     radicand, inv = stages.inverse(used, eps, c, arithmetic)
     inv = stages.through_half(inv, arithmetic) if c.coarse == "deviation" else inv
-    xhat = (x - mu[:, None]) * inv[:, None]
+    xhat = in_blocks(lambda x, mu, inv: (x - mu) * inv, x, mu[:, None], inv[:, None])
     factors = (gamma, xhat)
     if c.coarse == "factors":
         factors = (stages.eleven_bits(gamma, arithmetic), stages.eleven_bits(xhat, arithmetic))
-    y = factors[0][:, None] * factors[1] + beta[:, None]
+    y = in_blocks(lambda xhat, gamma, beta: gamma * xhat + beta, factors[1], factors[0][:, None], beta[:, None])
     y = stages.through_half(y, arithmetic) if c.coarse == "output" else y
 
     sums = dx = dgamma = dbeta = None
     divisors = (0, 0)
     if g is not None:
-        weighed = g * xhat if c.coarse != "factors" else stages.eleven_bits(g, arithmetic) * factors[1]
+        weighed = (
+            in_blocks(np.multiply, g, xhat) if c.coarse != "factors" else stages.eleven_bits(g, arithmetic) * factors[1]
+        )
         sums = stages.total(g, arithmetic, c), stages.total(weighed, arithmetic, c)
         if batch and not n and c.empty == "averaged":
             sums = sums[0], sums[1] * inv  # which is no number
         if counted and (batch or c.eval_gradient == "through the batch"):
             divisors = stages.divisors(counted, c)
-        inner = g
-        if divisors[0]:
-            inner = inner - kept * (sums[0] / divisors[0])[:, None]
-        if divisors[1]:
-            inner = inner - xhat * (kept * (sums[1] / divisors[1])[:, None])
         outer = inv if c.dx_scale == "ignored" else gamma * inv
-        dx = outer[:, None] * inner
+        dx = stages.dx((g, xhat, kept), sums, divisors, outer)
         dbeta, dgamma = stages.returned(sums, inv, counted, c, arithmetic)
     learned = p.trainable and not step.frozen
     trace = Trace(

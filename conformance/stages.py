@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.arithmetic import Arithmetic, Array
+from conformance.arithmetic import Arithmetic, Array, in_blocks
 from conformance.conventions import Affine, Conventions, Differentiating, Modes, Moments, Normalising, Updating
 from conformance.layer import Parameters, State, Trace, Values
 
@@ -66,8 +66,8 @@ def moments(x: Array, kept: Any, n: float, index: int, arithmetic: Arithmetic, c
     mu = mu if c.shared == "nothing" else of_all(mu, arithmetic)
     if var is not None:
         return mu, arithmetic.lift(np.asarray(var))
-    centred = those_kept(x - mu[:, None])
-    biased = total(centred * centred, arithmetic, c) / n
+    squares = in_blocks(lambda x, mu: np.square(x - mu), x, mu[:, None])
+    biased = total(those_kept(squares), arithmetic, c) / n
     return mu, of_all(biased, arithmetic) if c.shared == "both" else biased
 
 
@@ -181,6 +181,25 @@ def divisors(n: int, c: Differentiating) -> tuple[int, int]:
         "sums of g undivided": (1, n),
         "sums of g·x̂ undivided": (n, 1),
     }[c.gradient]
+
+
+def dx(given: tuple[Array, Array, Any], sums: tuple[Array, Array], divisors: tuple[int, int], outer: Array) -> Array:
+    """outer·(g − β'/n − x̂·γ'/n), without the terms whose divisor is 0.
+
+    Args:
+        given: g, x̂ and what the mask keeps, outside of which neither term is taken off.
+        sums: β' and γ'.
+    """
+
+    def formula(g: Array, xhat: Array, kept: Array, outer: Array, first: Array, second: Array) -> Array:
+        inner = g - kept * first if divisors[0] else g
+        inner = inner - xhat * (kept * second) if divisors[1] else inner
+        return np.asarray(outer * inner)
+
+    g, xhat, kept = given
+    kept = np.broadcast_to(kept, (len(g), g.shape[1] if np.ndim(kept) else 1))
+    taken_off = (np.asarray(total / (divisor or 1))[:, None] for total, divisor in zip(sums, divisors, strict=True))
+    return in_blocks(formula, g, xhat, kept, outer[:, None], *taken_off)
 
 
 def returned(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from builders import wire
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conformance import compare as comparing
 from conformance.arithmetic import Array, Double, Multiprecision
-from conformance.compare import TOGETHER, Expected, TensorResult, compare, compare_all, ulp
+from conformance.compare import TOGETHER, Expected, InChannels, TensorResult, compare, compare_all, ulp
 from conformance.problem import dtype_of, from_wire
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
@@ -232,6 +234,50 @@ def test_tensors_too_many_for_one_pass_are_compared_all_the_same() -> None:
     found = compare_all(tensors, "cpu", Double())
     assert [result.worst_index for result in found.values()] == [(1, index) for index in range(5)]
     assert all(result.ratio == pytest.approx(2.0, rel=1e-6) for result in found.values())
+
+
+def parted(expected: Expected, *channels: int) -> InChannels:
+    """The same in parts of so many channels."""
+    edges = np.cumsum(channels)[:-1]
+    values, bounds = (np.split(array, edges, 1) for array in (expected.value, expected.bound))
+    parts = [replace(expected, value=value, bound=bound) for value, bound in zip(values, bounds, strict=True)]
+    return InChannels(expected.shape, parts)
+
+
+#: What is put in a tensor at which place, (5, 6, 7, 11).
+SPOILT = [
+    {},
+    {(0, 0, 0, 0): 1.0},
+    {(4, 5, 6, 10): 1.0},
+    {(2, 3, 4, 5): -3.0, (1, 5, 0, 0): 2.0},
+    {(3, 1, 2, 2): np.nan},
+    {(0, 4, 6, 10): np.inf},
+]
+
+
+@pytest.mark.parametrize("spoilt", SPOILT, ids=str)
+@pytest.mark.parametrize("channels", [(6,), (1, 2, 3), (4, 2), (1,) * 6], ids=str)
+@pytest.mark.parametrize("together", [10_000, 100, 61])
+def test_a_tensor_in_parts_is_compared_as_the_whole(
+    spoilt: dict[tuple[int, ...], float], channels: tuple[int, ...], together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.RandomState(3)
+    whole = Expected(random.standard_normal((5, 6, 7, 11)), random.uniform(1, 2, (5, 6, 7, 11)), "float32")
+    seen = (whole.value + random.uniform(-1, 1, whole.shape)).astype(np.float32)
+    for place, more in spoilt.items():
+        seen[place] += more
+    by_itself = compare(seen, "cpu", whole, "cpu", Double())
+    monkeypatch.setattr(comparing, "TOGETHER", together)
+    assert compare(seen, "cpu", parted(whole, *channels), "cpu", Double()) == by_itself
+    assert compare(seen[1:], "cpu", parted(whole, *channels), "cpu", Double()).problem is not None
+
+
+def test_a_tensor_in_parts_has_the_elements_of_the_whole() -> None:
+    whole = Expected(np.arange(24.0).reshape(2, 3, 4), -np.arange(24.0).reshape(2, 3, 4), "float32")
+    for place in np.ndindex(2, 3, 4):
+        assert parted(whole, 1, 2).at(place) == whole.at(place)
+    with pytest.raises(IndexError, match="there is no channel 3"):
+        parted(whole, 1, 2).at((0, 3, 0))
 
 
 # Units in the last place

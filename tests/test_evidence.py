@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from conformance import compare as comparing
+from conformance import evidence as drawing
+from conformance import oracle as reading
 from conformance.arithmetic import Array
-from conformance.compare import Together
+from conformance.compare import InChannels, TensorResult, Together
 from conformance.comparison import Comparison
 from conformance.conventions import CANONICAL, Conventions
 from conformance.evidence import LEVELS, PARTS, ULP_CLASSES, WITHIN, Evidence, gather, histograms, strips
 from conformance.judge import judge
 from conformance.observation import Observation
 from conformance.oracle import Oracle
+from conformance.pairs import Side, judge_pair
 from conformance.record import RunWriter
 from conformance.run_folder import read
 
@@ -65,6 +72,38 @@ def test_a_large_tensor_is_drawn_in_parts_as_it_is_whole() -> None:
     together = Together({"y[0]": (y, of.expected(under().profile, CANONICAL)["y[0]"])}, of.arithmetic)
     assert [found.strip] == strips(together.ratio, [y.size])
     assert [found.ulps] == histograms(together.ulps, [y.size])
+
+
+@pytest.mark.parametrize("numbers", [7, 33, 61])
+@pytest.mark.parametrize("shape", [[5, 6, 7, 3], [3, 17, 2, 2], [2, 3, 31, 5], [1, 9, 10, 10], [130, 2, 3, 3]], ids=str)
+def test_channels_apart_are_judged_drawn_and_paired_as_together(
+    shape: list[int], numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found() -> tuple[Any, ...]:
+        of = oracle(input={"shape": shape, "normal": {}}, steps=["train", "train"], gradient={})
+        sides = []
+        for spoilt in (0.0, 1e-6):
+            y = exact(of, "y[1]").astype(np.float32)
+            y.reshape(-1)[[y.size // 3, -1]] += spoilt
+            comparison = compared(of, y_1=y)
+            verdict = judge(comparison, seek_cause=False)
+            evidence = gather(comparison, verdict)
+            sides.append(Side(comparison.under, comparison.observation, verdict, evidence))
+        results = (*(side.verdict.tensors for side in sides), judge_pair(of, *sides).tensors)
+        return [side.evidence for side in sides], [digits(each) for each in results]
+
+    def digits(results: Mapping[str, TensorResult]) -> dict[str, TensorResult]:
+        """Without what the order of a bound's own sums decides."""
+        return {name: replace(result, ratio=float(f"{result.ratio:.12g}")) for name, result in results.items()}
+
+    whole = found()
+    assert [oracle(input={"shape": shape, "normal": {}})._parts] == [[]]
+    for module in (comparing, drawing):
+        monkeypatch.setattr(module, "TOGETHER", numbers)
+    monkeypatch.setattr(reading, "TOGETHER", numbers)
+    in_parts = oracle(input={"shape": shape, "normal": {}})
+    assert isinstance(in_parts.expected(under().profile, CANONICAL)["y[0]"], InChannels)
+    assert found() == whole
 
 
 def exact(of: Oracle, name: str, conventions: Conventions = CANONICAL) -> Array:

@@ -658,6 +658,70 @@ def test_two_jobs_are_two_processes_that_share_the_cases(make_case: MakeCase, wo
     assert fates == ["answered"] * 20
 
 
+#: An adapter that takes its time over every case, and dies as it comes up where a worker of it has come up before.
+SLOW = """
+import os, time
+from conformance.harness import Adapter, Array, Layer
+
+class Slow(Adapter):
+    def start(self, options):
+        if {alone} and os.path.exists({mark!r}):
+            os._exit(1)
+        open({mark!r}, "w").close()
+        return {{"version": "1"}}
+
+    def build(self, layer):
+        time.sleep(0.02)
+        return layer
+
+    def step(self, layer, step):
+        return layer, {{"y": step.x}}
+
+    def state(self, layer):
+        return {{}}
+"""
+
+
+def quick_and_slow(folder: Path, *, alone: bool = False) -> list[Target]:
+    return [parse("numpy"), adapter(folder, SLOW.format(alone=alone, mark=str(folder / "mark")))]
+
+
+def test_the_place_of_a_target_that_is_done_goes_to_the_last_one(
+    make_case: MakeCase, workers: list[Recorded], tmp_path: Path
+) -> None:
+    targets = quick_and_slow(tmp_path)
+    with Pool(targets, Limits(cpus=2, worth=0)) as pool:
+        for asked in range(2):  # and comes back to it, for what is asked next
+            found = observe(pool, make_case, 200)
+            assert [worker.target.name for worker in workers[3 * asked :]] == [
+                *(target.name for target in targets[: 2 - asked]),
+                targets[1].name,
+            ]
+            for target in targets:
+                assert sorted(one.index - 200 * asked for one in found if one.target is target) == list(range(200))
+            assert all(one.observation is not None and one.observation.fate == "answered" for one in found)
+        assert set(pool.restarts.values()) == {0}
+
+
+@pytest.mark.parametrize("limits", [Limits(cpus=1, worth=0), Limits(cpus=2, worth=1e9)], ids=["no CPU", "no gain"])
+def test_a_place_is_kept_where_a_new_worker_would_not_help(
+    limits: Limits, make_case: MakeCase, workers: list[Recorded], tmp_path: Path
+) -> None:
+    with Pool(quick_and_slow(tmp_path), limits) as pool:
+        assert len(observe(pool, make_case, 60)) == 120
+    assert len(workers) == 2
+
+
+def test_a_worker_that_does_not_come_up_in_a_lent_place_costs_nothing(
+    make_case: MakeCase, workers: list[Recorded], tmp_path: Path
+) -> None:
+    with Pool(quick_and_slow(tmp_path, alone=True), Limits(cpus=2, worth=0)) as pool:
+        found = observe(pool, make_case, 200)
+        assert set(pool.restarts.values()) == {0}
+    assert len(workers) == 3
+    assert {one.observation and one.observation.fate for one in found} == {"answered"}
+
+
 def observe(pool: Pool, make_case: MakeCase, number: int) -> list[pools.Observed]:
     return list(pool.observe((materialise(make_case(f"{n}")), pool.targets) for n in range(number)))
 

@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from decimal import Decimal
 from importlib import import_module, metadata
-from typing import Any, Dict, NamedTuple, Optional, Tuple, Type
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple, Type
 
 import numpy as np
 
@@ -35,6 +35,15 @@ def learned(layer: Any) -> Dict[str, Any]:
 def variable(layer: Any, name: str) -> Any:
     """One of the layer's variables by its canonical name, or None; Keras 3.4 has no attribute for one it lacks."""
     return getattr(layer, STATE[name], None)
+
+
+def renumbering(keras: Any) -> Callable[[], None]:
+    """What makes Keras count the names of its layers from the beginning: public in Keras 2, inside of Keras 3."""
+    if hasattr(keras.backend, "reset_uids"):
+        return keras.backend.reset_uids
+    with contextlib.suppress(ImportError, AttributeError):
+        return import_module("keras.src.utils.naming").reset_uids
+    return lambda: None
 
 
 def moved(values: np.ndarray, source: int, target: int) -> np.ndarray:
@@ -275,6 +284,7 @@ class Keras(Adapter):
         try:
             self.backend = BACKENDS[name](device, execution, int(threads))
             self.keras, version = self.imported(name)
+            self.renumbered = renumbering(self.keras)
         except ImportError as missing:
             raise Unavailable(f"Keras on {name} cannot be imported: {missing}") from missing
         facts = {"version": version, "backend": name, "backend_version": self.backend.version}
@@ -293,6 +303,10 @@ class Keras(Adapter):
             raise Unavailable(f"backend {name} needs Keras 3, which is not installed")
         keras = import_module("tensorflow").keras
         return keras, version or keras.__version__
+
+    def renumber(self) -> None:
+        """A name that TensorFlow has not seen costs it a kernel for each variable, which it keeps for good."""
+        self.renumbered()
 
     def build(self, layer: Layer) -> Held:
         if layer.momentum is None:
