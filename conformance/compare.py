@@ -247,19 +247,19 @@ class Piece:
         found = _unravelled(self.start + index, self.within)
         return found if self.within == self.shape else (found[0], found[1] + self.first, *found[2:])
 
-    def stretches(self) -> Iterator[tuple[int, int, int]]:
-        """The stretches of the piece that lie end to end in the tensor: where in the piece, where in it, how many."""
-        if self.within == self.shape:
-            yield 0, self.start, self.numbers.seen.size
-            return
-        inner = math.prod(self.shape[2:])
-        length, stride = self.within[1] * inner, self.shape[1] * inner
-        at, end = self.start, self.start + self.numbers.seen.size
-        while at < end:
-            sample, into = divmod(at, length)
-            many = min(length - into, end - at)
-            yield at - self.start, sample * stride + self.first * inner + into, many
-            at += many
+    def stretches(self, edges: Array) -> tuple[Array, Array]:
+        """Where the piece begins to lie end to end in the tensor, and begins to anew: in the piece, and in the tensor.
+
+        Args:
+            edges: places in the flattened tensor where it begins anew, too.
+        """
+        length, stride, before = (math.prod(of[1:]) for of in (self.within, self.shape, (0, self.first, *self.shape[2:])))
+        end = self.start + self.numbers.seen.size
+        inside = edges % stride - before
+        edges = (edges // stride * length + inside)[(inside > 0) & (inside < length)]
+        cuts = np.concatenate([[self.start], np.arange(self.start // length + 1, -(-end // length)) * length, edges])
+        cuts = np.unique(cuts[(cuts >= self.start) & (cuts < end)])
+        return cuts - self.start, cuts // length * stride + before + cuts % length
 
 
 def pieces(observed: Array, expected: Expected, arithmetic: Arithmetic) -> Iterator[Piece]:

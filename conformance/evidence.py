@@ -148,14 +148,9 @@ def _drawn_in_parts(seen: Array, wanted: Expected, arithmetic: Arithmetic) -> tu
         numbers = piece.numbers
         if not numbers.plain:
             return None
-        begins, parts = [], []
-        for start, flat, many in piece.stretches():
-            inner = [int(edge) for edge in edges[(edges > flat) & (edges < flat + many)]]
-            for at in (flat, *inner):
-                begins.append(start + at - flat)
-                parts.append(int(np.searchsorted(edges, at, "right")) - 1)
+        begins, places = piece.stretches(edges)
         highest = np.minimum(np.maximum.reduceat(numbers.ratio, begins), _LARGEST)  # infinite where a bound is 0
-        np.maximum.at(largest, parts, highest)
+        np.maximum.at(largest, np.searchsorted(edges, places, "right") - 1, highest)
         counts += np.bincount(_classes(numbers.ulps.view(np.int64)), minlength=ULP_CLASSES)
     return strips(largest, [len(largest)])[0], tuple(np.trim_zeros(counts, "b").tolist())
 
