@@ -253,7 +253,8 @@ class Piece:
         Args:
             edges: places in the flattened tensor where it begins anew, too.
         """
-        length, stride, before = (math.prod(of[1:]) for of in (self.within, self.shape, (0, self.first, *self.shape[2:])))
+        ahead = (0, self.first, *self.shape[2:])
+        length, stride, before = (math.prod(shape[1:]) for shape in (self.within, self.shape, ahead))
         end = self.start + self.numbers.seen.size
         inside = edges % stride - before
         edges = (edges // stride * length + inside)[(inside > 0) & (inside < length)]
