@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from conformance.arithmetic import Array
@@ -27,6 +27,11 @@ class Parameters:
     running_var: Array
     mode: Literal["train", "eval"] | None = None
     trainable: bool = True
+
+    def of_channels(self, channels: slice) -> Parameters:
+        """The same of some channels alone."""
+        vectors = ("gamma", "beta", "running_mean", "running_var")
+        return replace(self, **{name: getattr(self, name)[channels] for name in vectors})
 
 
 @dataclass(frozen=True)

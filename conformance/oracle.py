@@ -52,13 +52,17 @@ class Oracle:
     them.
     """
 
-    def __init__(self, problem: Problem, arithmetic: Arithmetic | None = None) -> None:
+    def __init__(
+        self, problem: Problem, arithmetic: Arithmetic | None = None, part_of: tuple[Problem, slice] | None = None
+    ) -> None:
         """Open a case.
 
         Args:
             arithmetic: what to compute in; what the case's dtypes take if None.
+            part_of: the problem of all channels, of which the layer is, and those that are asked about.
         """
         self.problem = problem
+        self._part_of = part_of or (problem, slice(None))
         self.dtypes = tuple({problem.layer_dtype, *(dtype_name(call.x.dtype) for call in problem.calls)})
         self.arithmetic = arithmetic or (Multiprecision() if "float64" in self.dtypes else Double())
         numbers = sum(call.x.size for call in problem.calls)
@@ -133,7 +137,8 @@ class Oracle:
         native = self.problem.case.kind == "native"
         key = (profile.framework, c.default_eps, c.default_momentum) if native else None
         if key not in self._parameters:
-            self._parameters[key] = profile.read(self.problem, c)
+            whole, channels = self._part_of
+            self._parameters[key] = profile.read(whole, c).of_channels(channels)
         return self._parameters[key]
 
     @cached_property
@@ -163,15 +168,15 @@ class Oracle:
 
     @cached_property
     def _parts(self) -> list[Oracle]:
-        """Oracles of some channels each; none where the case is small, or its layer is not the same to all."""
+        """Oracles of some channels each; none where the case is small."""
         problem = self.problem
-        if not problem.calls or problem.features < 2 or problem.case.spec.layer is None:
+        if not problem.calls or problem.features < 2:
             return []
         width = max(1, TOGETHER * problem.features // max(1, *(call.x.size for call in problem.calls)))
         if width >= problem.features:
             return []
         ranges = (slice(start, start + width) for start in range(0, problem.features, width))
-        return [Oracle(problem.of_channels(channels), self.arithmetic) for channels in ranges]
+        return [Oracle(problem.of_channels(channels), self.arithmetic, (problem, channels)) for channels in ranges]
 
     def _tensors(self, reading: Reading, grade: Grade, conventions: Conventions) -> dict[str, Expected]:
         held = self.problem.layer_dtype

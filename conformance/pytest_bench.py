@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from conformance.upgrades.standing import Standing
 
 #: Items that are looked at ahead: what they need is asked of all targets together, which work side by side.
-AHEAD = 32
+AHEAD = 160
 #: Cases whose observations are kept, for what follows them.
 _REMEMBERED = 2 * AHEAD
 #: Elements of the inputs that are looked at ahead, together.

@@ -196,16 +196,17 @@ class ConformanceItem(pytest.Item):
             self.add_marker(marker)
 
     def sides(self) -> list[Side]:
-        """The case on each of the item's targets, observed along with what the next items of the session ask for."""
-        bench, items = _bench(self.config), self.session.items
+        """The case on each of the item's targets, observed along with what the next items ask for."""
+        bench = _bench(self.config)
         if not bench.is_open:
-            bench.open({target.name for item in items for target in getattr(item, "needed", ())})
-            self.config.stash[_PLACES] = {item: place for place, item in enumerate(items)}
-        place = self.config.stash[_PLACES].get(self, len(items))
-        coming = [
-            (item.case, item.targets) for item in items[place : place + AHEAD] if isinstance(item, ConformanceItem)
-        ]
-        return [bench.side(self.case, target, coming) for target in self.targets]
+            bench.open({target.name for item in self.session.items for target in getattr(item, "needed", ())})
+        return [bench.side(self.case, target, self.coming()) for target in self.targets]
+
+    def coming(self) -> Iterator[tuple[Case, Sequence[Target]]]:
+        """What the next items ask for."""
+        for item in itertools.islice(_following(self), AHEAD):
+            if isinstance(item, ConformanceItem):
+                yield item.case, item.targets
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """What was found is its message; anything else is a fault of ours, and keeps its traceback.
@@ -219,6 +220,23 @@ class ConformanceItem(pytest.Item):
     def reportinfo(self) -> tuple[Path, int, str]:
         """Where the case stands in its YAML file."""
         return self.path, self.case.line - 1, self.nodeid.partition("::")[2]
+
+
+def _following(item: pytest.Item) -> Iterator[pytest.Item]:
+    """The items that this process runs after one, as far as is known: a worker of pytest-xdist gets them in batches."""
+    items = item.session.items
+    if not hasattr(item.config, "workerinput"):
+        order = item.config.stash.setdefault(_PLACES, {})
+        if not order:
+            order.update({each: place for place, each in enumerate(items)})
+        yield from itertools.islice(items, order.get(item, len(items)) + 1, None)
+        return
+    for plugin in item.config.pluginmanager.get_plugins():  # what xdist keeps in a worker is among them
+        queue, following = getattr(plugin, "torun", None), getattr(plugin, "nextitem_index", None)
+        if queue is not None and hasattr(queue, "lock") and isinstance(following, int):
+            with queue.lock() as waiting:
+                coming = [following, *(place for place in waiting if isinstance(place, int))]
+            yield from (items[place] for place in coming)
 
 
 class TargetItem(ConformanceItem):

@@ -466,6 +466,43 @@ def test_two_processes_find_the_same(pytester: pytest.Pytester, folder: Path) ->
     assert len(alone) > 4
 
 
+#: Writes down what it runs, and returns too little of it.
+DIARY = """
+from conformance.harness import Adapter
+
+class Diary(Adapter):
+    def start(self, options):
+        return {{"version": "1"}}
+
+    def build(self, layer):
+        with open({file!r}, "a") as diary:
+            print(layer.eps, file=diary)
+        return layer
+
+    def step(self, layer, step):
+        return layer, {{}}
+
+    def state(self, layer):
+        return {{}}
+"""
+
+
+@pytest.mark.parametrize("processes", [[], ["-n", "2"]], ids=["one", "two"])
+def test_no_case_is_run_twice_or_for_nothing(
+    processes: list[str], pytester: pytest.Pytester, suite_importable: None
+) -> None:
+    """Where pytest-xdist hands out the items, what one process looks ahead at is what it will run itself."""
+    if processes:
+        pytest.importorskip("xdist")
+    numbers = [n / 1000 for n in range(1, 301)]
+    write(pytester.path, CASES.partition("cases:")[0] + f"cases: {{matrix: {{matrix: {{layer.eps: {numbers}}}}}}}\n")
+    write(pytester.path, DIARY.format(file=str(pytester.path / "log")), "diary/adapter.py")
+    write(pytester.path, (MISBEHAVING / "profile.yaml").read_text(encoding="utf-8"), "diary/profile.yaml")
+    arguments = [*PLUGIN, "--conformance-target=./diary", "--tb=no", *processes, "cases"]
+    pytester.runpytest_subprocess(*arguments).assert_outcomes(failed=300)
+    assert sorted(map(float, (pytester.path / "log").read_text().split())) == numbers
+
+
 def test_junit_xml_holds_every_item(pytester: pytest.Pytester, folder: Path) -> None:
     write(pytester.path, expecting("refuses: ArithmeticError"))
     pytester.runpytest(*options(misbehaving("refuses")), "--junitxml", "junit.xml")
