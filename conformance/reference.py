@@ -242,9 +242,8 @@ def _output(
     sums = dx = dgamma = dbeta = None
     divisors = (0, 0)
     if g is not None:
-        weighed = (
-            in_blocks(np.multiply, g, xhat) if c.coarse != "factors" else stages.eleven_bits(g, arithmetic) * factors[1]
-        )
+        weighing = stages.eleven_bits(g, arithmetic) if c.coarse == "factors" else g
+        weighed = in_blocks(np.multiply, weighing, factors[1])
         sums = stages.total(g, arithmetic, c), stages.total(weighed, arithmetic, c)
         if batch and not n and c.empty == "averaged":
             sums = sums[0], sums[1] * inv  # which is no number

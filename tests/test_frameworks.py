@@ -108,6 +108,14 @@ def test_what_a_layer_cannot_say_names_no_version_which_would_be_a_change_with_e
     assert not [message for message in said if started.facts["version"].partition("+")[0] in message]
 
 
+def test_keras_names_a_layer_whatever_came_before_it(run: Run, make_case: MakeCase) -> None:
+    other = {"mode": "train", "input": {"shape": [4, 5, 2, 2], "normal": {}}}
+    for _ in range(2):
+        refusal = run("keras", about(make_case, steps=["train", other])).observation.refusal
+        assert refusal is not None
+        assert "'batch_normalization'" in refusal.message
+
+
 @pytest.mark.parametrize("target", [*MAIN, *OTHERS])
 def test_tensors_say_what_they_are_and_where_they_were(target: str, run: Run, make_case: MakeCase) -> None:
     side = run(
