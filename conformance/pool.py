@@ -186,9 +186,22 @@ class Pool:
         self._interrupted = True
         self._events.put((None, None))
 
+    def launch(self) -> None:
+        """Launch every worker that never was, and those of lent places; one down for good has no restart left.
+
+        It waits for none to come up.
+        """
+        for seat in self._seats:
+            if seat.lent:
+                self._put_down(seat)
+                seat.target = seat.home
+                self._launch(seat)
+            elif seat.worker is None and seat.target.name not in self.starts:
+                self._launch(seat)
+
     def start(self) -> dict[str, Start]:
         """Start every worker and wait until each is up or cannot be."""
-        self._launch_all()
+        self.launch()
         while any(seat.worker is not None and not seat.ready for seat in self._seats):
             self._advance({}, {})
         return self.starts
@@ -202,7 +215,7 @@ class Pool:
             Interrupted: `interrupt` was called.
 
         """
-        self._launch_all()
+        self.launch()
         coming = enumerate(asked, self.asked)
         opened: dict[int, _Open] = {}
         todo: dict[str, deque[int]] = {target.name: deque() for target in self.targets}
@@ -276,16 +289,6 @@ class Pool:
         """Seconds until a target's workers are done; those that come up count as if they were up."""
         workers = sum(seat.target is target and seat.worker is not None for seat in self._seats)
         return self._paces[target.name].seconds(len(todo[target.name])) / max(workers, 1)
-
-    def _launch_all(self) -> None:
-        """Launch every worker that never was, and those of lent places; one down for good has no restart left."""
-        for seat in self._seats:
-            if seat.lent:
-                self._put_down(seat)
-                seat.target = seat.home
-                self._launch(seat)
-            elif seat.worker is None and seat.target.name not in self.starts:
-                self._launch(seat)
 
     def _launch(self, seat: _Seat) -> None:
         seat.ready, seat.answered, seat.since = False, None, time.monotonic()

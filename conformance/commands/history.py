@@ -19,7 +19,7 @@ from conformance.commands.corpus import read_cases
 from conformance.commands.run import COULD_NOT_RUN, execute, provided
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS
-from conformance.pool import Limits, NotStarted
+from conformance.pool import Limits, NotStarted, Pool
 from conformance.record import default_folder
 from conformance.run_folder import read
 from conformance.session import targets_of
@@ -119,7 +119,8 @@ def _column(
     cases = read_cases(paths, select, known, lambda case: bool(targets_of(case, [target])))
     if not cases:
         raise UsageError("no case was selected")
-    run, starts = execute(console, [target], cases, out / safe_name(text), Limits(case_seconds=timeout), jobs)
+    pool = Pool([target], Limits(case_seconds=timeout), jobs)
+    run, starts = execute(console, pool, cases, out / safe_name(text))
     start = starts[target.name]
     if isinstance(start, NotStarted):
         console.print(f"[bold]{escape(text)} did not start[/]: {escape(start.message.strip())}")

@@ -94,11 +94,14 @@ def run(
     if baseline is not None:
         read(baseline)  # what is wrong with it is better said before the run than after
     targets = choose_targets(named, device, console)
-    cases = read_cases(paths, select, frozenset(target.framework for target in targets))
-    if not targets or not any(targets_of(case, targets) for case in cases):
-        console.print("nothing to run: " + ("no case was selected" if targets else "no framework is installed here"))
-        return COULD_NOT_RUN
-    stored, starts = execute(console, targets, cases, out, Limits(case_seconds=timeout), jobs)
+    with Pool(targets, Limits(case_seconds=timeout), jobs) as pool:
+        pool.launch()  # frameworks take seconds to import, in which the cases can be read
+        cases = read_cases(paths, select, frozenset(target.framework for target in targets))
+        if not targets or not any(targets_of(case, targets) for case in cases):
+            why = "no case was selected" if targets else "no framework is installed here"
+            console.print(f"nothing to run: {why}")
+            return COULD_NOT_RUN
+        stored, starts = execute(console, pool, cases, out)
     _summarise(console, stored)
     absent = {target.name: start for target in targets if isinstance(start := starts.get(target.name), NotStarted)}
     for name, start in absent.items():
@@ -121,15 +124,11 @@ Reports = Callable[[Run, Path], None]
 
 
 def execute(
-    console: Console,
-    targets: Sequence[Target],
-    cases: Collection[Case],
-    out: Path | None,
-    limits: Limits,
-    jobs: int = 1,
-    reports: Reports = write_reports,
+    console: Console, pool: Pool, cases: Collection[Case], out: Path | None, reports: Reports = write_reports
 ) -> tuple[Run, dict[str, Start]]:
-    """Run the cases on the targets and store the run; return it, as it stands, and what became of each start.
+    """Run the cases on the pool's targets and store the run; return it, as it stands, and what became of each start.
+
+    The pool's workers end when all is judged.
 
     Raises:
         SystemExit: a signal ended the run; what was judged is kept beside its place.
@@ -137,22 +136,21 @@ def execute(
 
     """
     command = ["conformance", *sys.argv[1:]]
-    with RunWriter(out or default_folder(), command, replace=out is not None) as writer:
-        pool = Pool(targets, limits, jobs)
-        with Interruption(pool) as interruption:
-            try:
-                _judge_all(writer, pool, cases, console)
-                finished = writer.finish(targets, pool.starts)
-                stored = read(finished)
-                reports(stored, finished)
-                return replace(stored, path=writer.publish()), dict(pool.starts)
-            except BaseException as error:
-                interruption.shield()
-                kept = writer.keep(targets, pool.starts)
-                if kept is not None and isinstance(error, Interrupted):
-                    _summarise(console, read(kept, partial=True))
-                _explain(error, interruption, _left(kept, whole=writer.finished))
-                raise
+    writing = RunWriter(out or default_folder(), command, replace=out is not None)
+    with writing as writer, Interruption(pool) as interruption:
+        try:
+            _judge_all(writer, pool, cases, console)
+            finished = writer.finish(pool.targets, pool.starts)
+            stored = read(finished)
+            reports(stored, finished)
+            return replace(stored, path=writer.publish()), dict(pool.starts)
+        except BaseException as error:
+            interruption.shield()
+            kept = writer.keep(pool.targets, pool.starts)
+            if kept is not None and isinstance(error, Interrupted):
+                _summarise(console, read(kept, partial=True))
+            _explain(error, interruption, _left(kept, whole=writer.finished))
+            raise
 
 
 def _judge_all(writer: RunWriter, pool: Pool, cases: Collection[Case], console: Console) -> None:

@@ -13,7 +13,7 @@ from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.run import COULD_NOT_RUN, UNEXPECTED, execute, provided
 from conformance.errors import UsageError
-from conformance.pool import Limits, NotStarted
+from conformance.pool import Limits, NotStarted, Pool
 from conformance.report import write_reports
 from conformance.run_folder import Run
 from conformance.safe_text import clean
@@ -70,7 +70,7 @@ def upgrade(
             compared.append(compare_halves(Half(run, old), Half(run, new)))
             page.write(compared[0], folder, strict)
 
-    run, starts = execute(console, targets, cases, out, Limits(case_seconds=timeout), jobs, reports)
+    run, starts = execute(console, Pool(targets, Limits(case_seconds=timeout), jobs), cases, out, reports)
     absent = {name: start for name, start in starts.items() if isinstance(start, NotStarted)}
     for name, start in absent.items():
         console.print(f"[bold]{escape(name)} did not start[/]: {escape(clean(start.message).strip())}")
