@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from conftest import ROOT, MakeCase
 from numpy.typing import NDArray
 
 from conformance.case import Case
+from conformance.harness import load_adapter
 from conformance.load import load
 from conformance.oracle import Oracle
 from conformance.pairs import Side, judge_pair
@@ -470,3 +473,19 @@ def test_a_settled_mindspore_keeps_to_one_cpu_and_counts_as_run_on_all() -> None
         assert worker.pid is not None
         assert len(os.sched_getaffinity(worker.pid)) == 1
         assert started.facts["cpus"] == ("several" if len(os.sched_getaffinity(0)) > 1 else "one")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of sockets without a file are Linux's")
+def test_workers_of_mindspore_keep_to_different_cpus_while_there_are_any() -> None:
+    source = parse("mindspore").adapter.source
+    cpus = os.sched_getaffinity(0)
+    adapters: list[Any] = [load_adapter(source.read_text(encoding="utf-8"), str(source)) for _ in cpus]
+    kept = [adapter.place() for adapter in adapters]
+    claims = [getattr(adapter, "claim", None) for adapter in adapters]
+    mine = [cpu for cpu, claim in zip(kept, claims, strict=True) if claim]
+    assert len(set(mine)) == len(mine)  # those of other processes count, too
+    for cpu in cpus:
+        with socket.socket(socket.AF_UNIX) as another, pytest.raises(OSError, match="in use"):
+            another.bind(f"\0conformance-mindspore-{cpu}")
+    for claim in filter(None, claims):
+        claim.close()

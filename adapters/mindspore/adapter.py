@@ -6,6 +6,7 @@ Written for 2.10 and kept working back to 2.0.0: what came or went in between is
 import contextlib
 import inspect
 import os
+import socket
 from typing import Any, Callable, Dict, List, Tuple
 
 import numpy as np
@@ -81,11 +82,28 @@ class MindSpore(Adapter):
         """
         if self.device == "cpu" and hasattr(os, "sched_setaffinity"):
             self.ms.nn.Conv2d(1, 1, 1)(self.ms.ops.ones((1, 1, 1, 1), self.ms.float32)).asnumpy()
-            cpus = sorted(os.sched_getaffinity(0))
+            cpu = self.place()
             with contextlib.suppress(FileNotFoundError):  # a system that does not list its threads
                 for thread in os.listdir("/proc/self/task"):
                     with contextlib.suppress(OSError):  # the thread has ended, or may not be bound
-                        os.sched_setaffinity(int(thread), {cpus[os.getpid() % len(cpus)]})
+                        os.sched_setaffinity(int(thread), {cpu})
+
+    def place(self) -> int:
+        """A CPU that no other worker of MindSpore's keeps to, as long as there is one.
+
+        Each holds a name of Linux's abstract sockets, which ends with the process.
+        """
+        cpus = sorted(os.sched_getaffinity(0))
+        for cpu in cpus:
+            claim = socket.socket(socket.AF_UNIX)
+            try:
+                claim.bind("\0conformance-mindspore-%d" % cpu)
+            except OSError:  # taken, or unknown to this system
+                claim.close()
+            else:
+                self.claim = claim
+                return cpu
+        return cpus[os.getpid() % len(cpus)]
 
     def build(self, layer: Layer) -> Any:
         if layer.scale != layer.center:
