@@ -108,8 +108,9 @@ class Bench:
     def pytest(self, *words: str) -> None:
         """Pytest without this project's settings; failures are no failure of the measurement."""
         (self.folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-        settings = ("-q", "-c", str(self.folder / "pytest.ini"), "-p", "no:cacheprovider", "--tb=line", "-r", "N")
+        quiet = ("-q", "--tb=line", "-r", "N", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
         chosen = os.pathsep.join(map(str, self.paths or [data.folder("cases")]))
+        settings = (*quiet, "-c", str(self.folder / "pytest.ini"))
         self.run("-m", "pytest", *settings, *words, accept=(0, 1), environment={"BENCH_CASES": chosen})
 
     def handwritten(self, *words: str) -> None:

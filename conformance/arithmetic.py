@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import mpmath
@@ -21,25 +21,31 @@ DIGITS = 50
 
 
 #: So many numbers of an array are computed with at once where there are more: that stays in a processor's cache.
-BLOCK = 16_384
+BLOCK = 65_536
 
 
-def in_blocks(formula: Callable[..., Array], *arrays: Array) -> Array:
-    """An elementwise formula of (C, n) arrays and (C, 1) columns, the first of them (C, n), a block at a time.
-
-    The first has the dtype of the result.
-    """
+def blocks(*arrays: Array) -> Iterator[tuple[slice, slice, list[Array]]]:
+    """(C, n) arrays and (C, 1) columns, the first of them (C, n), by blocks: its rows, its columns, what they hold."""
     rows, columns = arrays[0].shape
     if rows * columns <= BLOCK:
-        return formula(*arrays)
-    out = np.empty((rows, columns), arrays[0].dtype)
+        yield slice(rows), slice(columns), list(arrays)
+        return
     width = min(columns, max(512, BLOCK // rows))
     height = max(1, BLOCK // width)
     for row in range(0, rows, height):
         across = [a[row : row + height] for a in arrays]
         for column in range(0, columns, width):
-            block = (a[:, column : column + width] if a.shape[1] > 1 else a for a in across)
-            out[row : row + height, column : column + width] = formula(*block)
+            where = slice(column, column + width)
+            yield slice(row, row + height), where, [a[:, where] if a.shape[1] > 1 else a for a in across]
+
+
+def in_blocks(formula: Callable[..., Array], *arrays: Array) -> Array:
+    """An elementwise formula of what `blocks` takes; the first array has the dtype of the result."""
+    if arrays[0].size <= BLOCK:
+        return formula(*arrays)
+    out = np.empty(arrays[0].shape, arrays[0].dtype)
+    for rows, columns, block in blocks(*arrays):
+        out[rows, columns] = formula(*block)
     return out
 
 
@@ -54,6 +60,12 @@ class Arithmetic(Protocol):
 
     def sum(self, a: Array) -> Array:
         """Σ over the last axis."""
+
+    def sum_of(self, formula: Callable[..., Array], *arrays: Array) -> Array:
+        """Σ over the columns of an elementwise formula of (C, n) arrays and (C, 1) columns, the first of them (C, n).
+
+        Of large arrays its values are never all held.
+        """
 
     def sqrt(self, a: Array) -> Array: ...
 
@@ -80,26 +92,36 @@ class Double:
         return a
 
     def sum(self, a: Array) -> Array:
+        """Σ over the last axis, as `sum_of` takes it."""
+        rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+        return self.sum_of(lambda rows: rows, rows).reshape(a.shape[:-1])
+
+    def sum_of(self, formula: Callable[..., Array], *arrays: Array) -> Array:
         """Σ rounded once where there are few terms; elsewhere with each addition's rounding error carried along.
 
         Source: Ogita, Rump and Oishi, "Accurate sum and dot product", SIAM J. Sci. Comput. 26 (2005), algorithm 4.4,
         over blocks of columns and then over a tree instead of a chain.
         """
-        if not a.shape[-1]:
-            return np.zeros(a.shape[:-1])
-        rows = a.reshape(-1, a.shape[-1])
-        if rows.size <= self._few:
+        rows, columns = arrays[0].shape
+        if not columns:
+            return np.zeros(rows)
+        if rows * columns <= self._few:
             try:
-                return np.array([math.fsum(row) for row in rows.tolist()]).reshape(a.shape[:-1])
+                return np.array([math.fsum(row) for row in formula(*arrays).tolist()])
             except (OverflowError, ValueError):  # infinities, and sums that are
                 pass
-        width = self._width or max(64, BLOCK // len(rows))
-        total, error = rows[:, :width], np.zeros_like(rows[:, :width])
-        for start in range(width, rows.shape[1], width):
-            part = rows[:, start : start + width]
-            if part.shape[1] < total.shape[1]:
-                part = np.pad(part, ((0, 0), (0, total.shape[1] - part.shape[1])))
-            total, lost = _two_sum(total, part)
+        width = self._width or max(64, BLOCK // rows)
+
+        def part(start: int) -> Array:
+            return formula(*(a[:, start : start + width] if a.shape[1] > 1 else a for a in arrays))
+
+        total = part(0)
+        error = np.zeros_like(total)
+        for start in range(width, columns, width):
+            following = part(start)
+            if following.shape[1] < total.shape[1]:
+                following = np.pad(following, ((0, 0), (0, total.shape[1] - following.shape[1])))
+            total, lost = _two_sum(total, following)
             error += lost
         while total.shape[1] > 1:
             if total.shape[1] % 2:
@@ -108,7 +130,7 @@ class Double:
             total, lost = _two_sum(total[:, :half], total[:, half:])
             error = error[:, :half] + error[:, half:] + lost
         exact = np.where(np.isfinite(error), total + error, total)  # the error of an infinite sum is NaN
-        return np.asarray(exact.reshape(a.shape[:-1]))
+        return np.asarray(exact[:, 0])
 
     def sqrt(self, a: Array) -> Array:
         return np.sqrt(a)
@@ -148,6 +170,9 @@ class Multiprecision:
         for index in np.ndindex(*out.shape):
             out[index] = self.context.fsum(a[index])
         return out
+
+    def sum_of(self, formula: Callable[..., Array], *arrays: Array) -> Array:
+        return self.sum(formula(*arrays))
 
     def sqrt(self, a: Array) -> Array:
         return self._each(lambda value: self.context.sqrt(value) if not value < 0 else self.context.nan, a)

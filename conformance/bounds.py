@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance import second
-from conformance.arithmetic import Arithmetic, Double, in_blocks
+from conformance.arithmetic import Arithmetic, Double, blocks, in_blocks
 from conformance.conventions import (
     CANONICAL,
     Affine,
@@ -154,7 +154,11 @@ class _Step:
         recovered = self._recovered(0, r.conventions.means)
         if recovered is not None:
             return np.asarray(recovered)
-        size = (np.abs(t.x) if t.mask is None else np.where(t.mask, np.abs(t.x), 0)).sum(1) / max(t.count, 1)
+        if t.mask is None:
+            size = _total(np.abs, t.x)
+        else:
+            size = _total(lambda x, mask: np.where(mask, np.abs(x), 0), t.x, np.broadcast_to(t.mask, t.x.shape))
+        size = size / max(t.count, 1)
         if r.conventions.shared != "nothing":
             size = np.full_like(size, size.max(initial=0))
         mean = t.mu if t.mean is None else t.mean
@@ -173,26 +177,19 @@ class _Step:
 
     @cached_property
     def xhat(self) -> Array:
-        """|x̂|."""
+        """|x̂|, (C, n)."""
         return np.abs(self.t.xhat)
 
     @cached_property
-    def delta_xhat(self) -> Array:
-        """δx̂."""
+    def of_xhat(self) -> tuple[Array, Array]:
+        """δx̂ as a multiple of |x̂| and what is the same all over the channel."""
         t, r = self.t, self.r
-        moved = t.inv * self.delta_mu + (r.tiny * (t.inv + 1) if r.tiny else 0)
-        return in_blocks(
-            lambda xhat, relative, absolute: xhat * relative + absolute,
-            self.xhat,
-            (self.q + 5 * r.u)[:, None],
-            moved[:, None],
-        )  # (7)
+        return self.q + 5 * r.u, t.inv * self.delta_mu + (r.tiny * (t.inv + 1) if r.tiny else 0)  # (7)
 
-    @cached_property
-    def spanned(self) -> Array:
-        """w of (12)."""
-        t = self.t
-        return in_blocks(lambda x, mu, inv: inv * (np.abs(x) + mu), t.x, np.abs(t.mu)[:, None], t.inv[:, None])
+    def delta_xhat(self, of_xhat: tuple[Array, Array]) -> Array:
+        """δx̂, (C, n)."""
+        relative, absolute = of_xhat
+        return np.asarray(self.xhat * relative[:, None] + absolute[:, None])
 
     def lost_below(self, factor: Array) -> Array | None:
         """What rounding takes off a channel's factor at most where that is subnormal, (C, 1); None where none is."""
@@ -241,15 +238,17 @@ class _Step:
         """δy."""
         t, r = self.t, self.r
         gamma, beta = np.abs(t.gamma)[:, None], np.abs(t.beta)[:, None]
+        relative, absolute = self.of_xhat
+        spanned = 3 * r.u * t.inv
+        columns = (relative, spanned, absolute + spanned * np.abs(t.mu))
         delta = in_blocks(
-            lambda y, delta_xhat, spanned, gamma, rest: (
-                gamma * (delta_xhat + 3 * r.u * spanned) + self.u_o * np.abs(y) + rest
+            lambda y, x, xhat, gamma, of_xhat, of_x, rest, of_beta: (
+                gamma * (of_xhat * np.abs(xhat) + of_x * np.abs(x) + rest) + self.u_o * np.abs(y) + of_beta
             ),
-            *(t.y, self.delta_xhat, self.spanned),
-            *(gamma, 5 * r.u * beta + self.eta),
+            *(t.y, t.x, t.xhat, gamma, *(column[:, None] for column in columns), 5 * r.u * beta + self.eta),
         )  # (8)
         if r.conventions.coarse == "factors":
-            delta = delta + gamma * _ties(self.xhat, _over(self.delta_xhat, self.xhat))  # (17)
+            delta = delta + gamma * _ties(self.xhat, _over(self.delta_xhat(self.of_xhat), self.xhat))  # (17)
         if r.conventions.coarse == "output":
             exact = t.gamma[:, None] * t.xhat + t.beta[:, None]
             return np.asarray(_ties(exact, _over(delta, np.abs(exact))) + self.eta)  # (17)
@@ -303,7 +302,8 @@ class _Step:
         delta_ddy, delta_vx, delta_v = _Step(second.of_v(t, exact), plain, self.held, exact).backward()
         _, delta_gx, delta_g = self.backward()
         root = 2 * np.sqrt(r.lane(t.x.shape[1])) * r.u
-        known = second.Errors(r.u, self.q, self.delta_xhat, root, (delta_v, delta_vx), (delta_g, delta_gx))
+        delta_xhat = self.delta_xhat(self.of_xhat)
+        known = second.Errors(r.u, self.q, delta_xhat, root, (delta_v, delta_vx), (delta_g, delta_gx))
         delta_ddx, delta_ddgamma = second.bounds(t, known, exact)
         delta_ddx = delta_ddx + self.u_o * np.abs(t.ddx) + self.eta
         if t.ddgamma is None:
@@ -318,20 +318,23 @@ class _Step:
         assert t.dx is not None
         assert t.sums is not None
         g, beta_, gamma_ = t.g, np.abs(t.sums[0]), np.abs(t.sums[1])
-        delta_mu, delta_xhat, q = self.delta_mu, self.delta_xhat, self.q
+        delta_mu, of_xhat, q = self.delta_mu, self.of_xhat, self.q
         saved = r.saved - r.statistics
         if t.batch and saved:
             delta_mu, q = delta_mu + saved * np.abs(t.mu), q + 2 * saved
-            delta_xhat = delta_xhat + saved * (inv * np.abs(t.mu))[:, None] + 2 * saved * self.xhat  # (14)
+            of_xhat = of_xhat[0] + 2 * saved, of_xhat[1] + saved * inv * np.abs(t.mu)  # (14)
         n = t.x.shape[1]
         root = 2 * np.sqrt(r.lane(n)) * u
-        delta_beta = root * (_norm(g) + beta_) + r.terms * beta_ + tiny * n  # (11), unrounded
-        delta_gamma = (root + 3 * u) * _norm(in_blocks(np.multiply, g, self.spanned))
+        delta_beta = root * (_norm(lambda g: g, g) + beta_) + r.terms * beta_ + tiny * n  # (11), unrounded
+        spanned = (t.x, np.abs(t.mu)[:, None], inv[:, None])
+        delta_gamma = (root + 3 * u) * _norm(lambda g, x, mu, inv: g * _spanned(x, mu, inv), g, *spanned)
         if tiny:
-            delta_gamma = delta_gamma + tiny * (np.abs(g) * (1 + inv[:, None]) + self.xhat + self.spanned + 1).sum(1)
+            small = np.abs(g) * (1 + inv[:, None]) + self.xhat + _spanned(*spanned) + 1
+            delta_gamma = delta_gamma + tiny * small.sum(1)
         if t.count:
             delta_gamma = delta_gamma + inv * delta_mu * beta_ + (q + 4 * u + r.terms) * gamma_  # (12), unrounded
         if r.conventions.coarse == "factors":
+            delta_xhat = self.delta_xhat(of_xhat)
             delta_gamma = delta_gamma + (np.abs(g) * _ties(self.xhat, _over(delta_xhat, self.xhat))).sum(1)  # (17)
 
         a, b = t.taken_off
@@ -341,20 +344,20 @@ class _Step:
         relative = q + 4 * u
         if a or b:
             relative, spread = relative + r.terms, 3 * u + r.terms
-            # What each of |dx|, |g|, |x̂| and δx̂ is multiplied by, and what is the same all over the channel.
+            through = outer * b * gamma_
+            # What each of |dx|, |g| and |x̂| is multiplied by, and what is the same all over the channel.
             factors = (
                 relative + self.u_o,
                 outer * spread,
-                outer * b * (delta_gamma + spread * gamma_),
-                outer * b * gamma_,
-                outer * a * (delta_beta + spread * beta_),
+                outer * b * (delta_gamma + spread * gamma_) + through * of_xhat[0],
+                outer * a * (delta_beta + spread * beta_) + through * of_xhat[1],
             )
             eta = self.eta
             delta_dx = in_blocks(
-                lambda dx, g, xhat, delta_xhat, kept, of_dx, of_g, of_xhat, of_delta, rest: (
-                    of_dx * np.abs(dx) + of_g * np.abs(g) + kept * (of_xhat * xhat + of_delta * delta_xhat + rest) + eta
+                lambda dx, g, xhat, kept, of_dx, of_g, of_xhat, rest: (
+                    of_dx * np.abs(dx) + of_g * np.abs(g) + kept * (of_xhat * np.abs(xhat) + rest) + eta
                 ),
-                *(t.dx, g, self.xhat, delta_xhat, kept),
+                *(t.dx, g, t.xhat, kept),
                 *(factor[:, None] for factor in factors),
             )  # (13)
         else:
@@ -389,9 +392,22 @@ def _gamma(h: int, u: float) -> float:
     return h * u / (1 - h * u)  # (1)
 
 
-def _norm(a: Array) -> Array:
-    """√Σa² over the last axis."""
-    return np.asarray(np.sqrt(np.einsum("cn,cn->c", a, a)))
+def _spanned(x: Array, mu: Array, inv: Array) -> Array:
+    """w of (12), from |μ|."""
+    return inv * (np.abs(x) + mu)
+
+
+def _total(formula: Callable[..., Array], *arrays: Array) -> Array:
+    """Σ over the columns of an elementwise formula's values; its rounding is nothing to a bound."""
+    sums = np.zeros(len(arrays[0]))
+    for rows, _, block in blocks(*arrays):
+        sums[rows] += formula(*block).sum(1)
+    return sums
+
+
+def _norm(formula: Callable[..., Array], *arrays: Array) -> Array:
+    """√Σa² over the columns of an elementwise formula's values a."""
+    return np.asarray(np.sqrt(_total(lambda *block: np.square(formula(*block)), *arrays)))
 
 
 def _over(a: Array, b: Array) -> Array:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance.arithmetic import Array
-from conformance.compare import Expected, TensorResult, Together, compare_all
+from conformance.compare import TensorResult, compare_all
 from conformance.conventions import Conventions
 from conformance.documents import AS_DOCUMENTED, against_document
+from conformance.expected import Expected
 from conformance.observation import Observation
 from conformance.oracle import Oracle
 from conformance.problem import from_wire
 from conformance.profile import Profile
 from conformance.rounding import Grade
+from conformance.together import Together
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from conformance.arithmetic import Double
-from conformance.compare import Array, Expected, TensorResult, compare
+from conformance.arithmetic import Array, Double
+from conformance.compare import TensorResult, compare
+from conformance.expected import Expected
 from conformance.spec import SignatureText
 
 #: What the name of a tensor ends with that is held against the numbers of a document.

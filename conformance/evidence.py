@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from conformance.arithmetic import Arithmetic, in_blocks
-from conformance.compare import TOGETHER, Array, Expected, TensorResult, Together, end_to_end, pieces, starts, ulp
+from conformance.arithmetic import Arithmetic, Array
+from conformance.compare import TensorResult
 from conformance.comparison import Comparison
 from conformance.conventions import CANONICAL
+from conformance.expected import Expected
 from conformance.judge import Verdict
+from conformance.together import TOGETHER, Together, end_to_end, pieces, starts, ulp
 
 #: A strip has at most so many parts, and a level of error for each: a character.
 PARTS = 64
@@ -112,7 +114,7 @@ def _drawn(
             found[name] = drawn
         elif together is not None and together.plain:
             if id(together) not in kept:
-                kept[id(together)] = _of_all(together, together.ratio, together.ulps)
+                kept[id(together)] = _of_all(together, *_numbers(together, results))
             found[name] = kept[id(together)][name]
         else:
             anew[name] = seen, wanted
@@ -122,21 +124,21 @@ def _drawn(
 
 
 def _of_all(together: Together, ratio: Array, ulps: Array) -> dict[str, tuple[str, tuple[int, ...]]]:
-    ratio = np.where(np.isinf(ratio) & np.isfinite(together.error), _LARGEST, ratio)  # a bound of 0
     each = zip(strips(ratio, together.sizes), histograms(ulps, together.sizes), strict=True)
     return dict(zip(together.tensors, each, strict=True))
 
 
 def _numbers(together: Together, results: Mapping[str, TensorResult]) -> tuple[Array, Array]:
-    """Ratios and errors in units in the last place, where some may be no numbers."""
+    """Ratios, infinite where something is no number, and errors in units in the last place."""
     if together.plain:
-        return together.ratio, together.ulps
+        return np.minimum(together.ratio, _LARGEST), together.ulps  # infinite where a bound is 0
     exact = together.arithmetic.lower(together.value)
     numbers = np.isfinite(together.seen) & np.isfinite(exact)
     same = numbers | (together.seen == exact) | (np.isnan(together.seen) & np.isnan(exact))
     wrong = np.repeat([results[name].problem is not None for name in together.tensors], together.sizes)
     error = np.where(numbers, together.error, np.where(same | ~wrong, 0.0, np.inf))  # inf may be within its bound
     ratio = np.where(error > 0, error / together.bound, 0.0)
+    ratio = np.where(np.isfinite(together.error), np.minimum(ratio, _LARGEST), ratio)
     return ratio, np.where(error > 0, error / ulp(exact, together.dtype), 0.0)
 
 
@@ -189,7 +191,7 @@ def histograms(ulps: Array, sizes: Sequence[int]) -> list[tuple[int, ...]]:
     >>> histograms(np.array([0.0, 0.0, 0.3, 0.5, 0.7, 3.0, 0.0]), [6, 1])
     [(2, 2, 1, 0, 1), (1,)]
     """
-    classes = in_blocks(_classes, np.ascontiguousarray(ulps).view(np.int64)[None])[0]
+    classes = _classes(np.ascontiguousarray(ulps).view(np.int64))
     each = (classes[start : start + size] for start, size in zip(starts(sizes), sizes, strict=True))
     return [tuple(np.bincount(numbers).tolist()) for numbers in each]
 

@@ -14,22 +14,19 @@ from numpy.typing import NDArray
 
 from conformance.arithmetic import Arithmetic, Double, Multiprecision
 from conformance.bounds import StepBounds, bounds
-from conformance.compare import Expected, InChannels
 from conformance.conventions import CANONICAL, Conventions
+from conformance.expected import Expected, InChannels
 from conformance.latest import Latest
 from conformance.layer import Parameters, Trace, Values
 from conformance.problem import Call, Problem, dtype_name
 from conformance.profile import Profile
-from conformance.reference import Batches, read
+from conformance.reference import HELD, Batches, read
 from conformance.rounding import BLOCKED_DEPTH, SUBNORMAL, Grade
 
 Array = NDArray[Any]
 
 #: Numbers of the answers that an oracle keeps: every reading of a small case, two of one of a million elements.
 KEPT = 4_000_000
-
-#: Channels of so many values are read together, so that what is computed of them stays in a processor's cache.
-TOGETHER = 131_072
 
 _DIMENSIONS = {1: (2, 3), 2: (4,), 3: (5,)}
 
@@ -66,7 +63,7 @@ class Oracle:
         self.dtypes = tuple({problem.layer_dtype, *(dtype_name(call.x.dtype) for call in problem.calls)})
         self.arithmetic = arithmetic or (Multiprecision() if "float64" in self.dtypes else Double())
         numbers = sum(call.x.size for call in problem.calls)
-        self.keeps = KEPT // max(numbers, 1) if numbers <= TOGETHER else 0
+        self.keeps = KEPT // max(numbers, 1) if numbers <= HELD else 0
         self._latest = Latest(self.keeps)
         self._parameters: dict[Hashable, Parameters] = {}
         self._expected: OrderedDict[tuple[str, Conventions, Grade], dict[str, Expected]] = OrderedDict()
@@ -172,7 +169,7 @@ class Oracle:
         problem = self.problem
         if not problem.calls or problem.features < 2:
             return []
-        width = max(1, TOGETHER * problem.features // max(1, *(call.x.size for call in problem.calls)))
+        width = max(1, HELD * problem.features // max(1, *(call.x.size for call in problem.calls)))
         if width >= problem.features:
             return []
         ranges = (slice(start, start + width) for start in range(0, problem.features, width))

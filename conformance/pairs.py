@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 
 from conformance.arithmetic import Array, Double
-from conformance.compare import Expected, InChannels, TensorResult, compare_all
+from conformance.compare import TensorResult, compare_all
 from conformance.comparison import Under
 from conformance.evidence import Evidence
+from conformance.expected import Expected, InChannels
 from conformance.judge import Verdict
 from conformance.observation import Observation
 from conformance.oracle import Oracle

@@ -36,7 +36,8 @@ _of_update = attrgetter(*fields_of(Moments, Updating), "coarse")
 _of_output = attrgetter(*fields_of(Moments, Normalising, Affine, Differentiating), "coarse")
 
 
-#: The tensors of a step are held in an arithmetic up to so many values.
+#: The tensors of a step are held in an arithmetic up to so many values; of more, so many values of channels are read
+#: together.
 HELD = 131_072
 
 
@@ -243,8 +244,8 @@ def _output(
     divisors = (0, 0)
     if g is not None:
         weighing = stages.eleven_bits(g, arithmetic) if c.coarse == "factors" else g
-        weighed = in_blocks(np.multiply, weighing, factors[1])
-        sums = stages.total(g, arithmetic, c), stages.total(weighed, arithmetic, c)
+        both = arithmetic.sum(g), arithmetic.sum_of(np.multiply, weighing, factors[1])
+        sums = stages.in_range(both[0], arithmetic, c), stages.in_range(both[1], arithmetic, c)
         if batch and not n and c.empty == "averaged":
             sums = sums[0], sums[1] * inv  # which is no number
         if counted and (batch or c.eval_gradient == "through the batch"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,17 +57,19 @@ def moments(x: Array, kept: Any, n: float, index: int, arithmetic: Arithmetic, c
     if not n:
         nothing = arithmetic.lift(np.full(x.shape[0], np.nan))
         return nothing, nothing
-    within = None if np.ndim(kept) == 0 else np.asarray(kept, bool)
+    within = None if np.ndim(kept) == 0 else np.asarray(kept, bool)[None]
 
-    def those_kept(a: Array) -> Array:
-        return a if within is None else np.where(within, a, 0)
+    def total(formula: Callable[..., Array], *arrays: Array) -> Array:
+        if within is None:
+            return in_range(arithmetic.sum_of(formula, *arrays), arithmetic, c)
+        masked = arithmetic.sum_of(lambda *block: np.where(block[-1], formula(*block[:-1]), 0), *arrays, within)
+        return in_range(masked, arithmetic, c)
 
-    mu = total(those_kept(x), arithmetic, c) / n if mean is None else arithmetic.lift(np.asarray(mean))
+    mu = total(lambda x: x, x) / n if mean is None else arithmetic.lift(np.asarray(mean))
     mu = mu if c.shared == "nothing" else of_all(mu, arithmetic)
     if var is not None:
         return mu, arithmetic.lift(np.asarray(var))
-    squares = in_blocks(lambda x, mu: np.square(x - mu), x, mu[:, None])
-    biased = total(those_kept(squares), arithmetic, c) / n
+    biased = total(lambda x, mu: np.square(x - mu), x, mu[:, None]) / n
     return mu, of_all(biased, arithmetic) if c.shared == "both" else biased
 
 
@@ -76,15 +78,15 @@ def of_all(a: Array, arithmetic: Arithmetic) -> Array:
     return np.asarray(0 * a + arithmetic.sum(a) / max(a.size, 1))
 
 
-def total(a: Array, arithmetic: Arithmetic, c: Moments) -> Array:
-    """Σ over the last axis; infinite beyond float32's range where sums overflow."""
-    found = arithmetic.sum(a)
-    if c.sums == "overflow":
-        size = arithmetic.lower(found)
-        beyond = np.abs(size) > np.finfo(np.float32).max
-        found = found.copy()
-        found[beyond] = arithmetic.lift(np.copysign(np.inf, size[beyond]))
-    return found
+def in_range(sums: Array, arithmetic: Arithmetic, c: Moments) -> Array:
+    """Sums as they are held: infinite beyond float32's range where sums overflow."""
+    if c.sums != "overflow":
+        return sums
+    size = arithmetic.lower(sums)
+    beyond = np.abs(size) > np.finfo(np.float32).max
+    held = sums.copy()
+    held[beyond] = arithmetic.lift(np.copysign(np.inf, size[beyond]))
+    return held
 
 
 # The update

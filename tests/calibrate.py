@@ -42,8 +42,8 @@ from conformance import data
 from conformance.arithmetic import Arithmetic, Array, Double, Multiprecision
 from conformance.bounds import StepBounds, bounds
 from conformance.case import Case
-from conformance.compare import Expected
 from conformance.conventions import CANONICAL
+from conformance.expected import Expected
 from conformance.layer import Parameters, Trace, Values
 from conformance.load import load
 from conformance.oracle import Oracle

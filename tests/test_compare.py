@@ -13,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance import compare as comparing
+from conformance import together as laying
 from conformance.arithmetic import Array, Double, Multiprecision
-from conformance.compare import TOGETHER, Expected, InChannels, TensorResult, compare, compare_all, ulp
+from conformance.compare import TensorResult, compare, compare_all
+from conformance.expected import Expected, InChannels
 from conformance.problem import dtype_of, from_wire
+from conformance.together import TOGETHER, ulp
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
@@ -267,7 +270,8 @@ def test_a_tensor_in_parts_is_compared_as_the_whole(
     for place, more in spoilt.items():
         seen[place] += more
     by_itself = compare(seen, "cpu", whole, "cpu", Double())
-    monkeypatch.setattr(comparing, "TOGETHER", together)
+    for module in (comparing, laying):
+        monkeypatch.setattr(module, "TOGETHER", together)
     assert compare(seen, "cpu", parted(whole, *channels), "cpu", Double()) == by_itself
     assert compare(seen[1:], "cpu", parted(whole, *channels), "cpu", Double()).problem is not None
 

@@ -10,9 +10,10 @@ from builders import answer, case, oracle, printed, problems, refusal, signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conformance.compare import Expected, TensorResult
+from conformance.compare import TensorResult
 from conformance.conventions import CANONICAL
 from conformance.documents import against_document, against_signature
+from conformance.expected import Expected
 from conformance.observation import Observation
 
 # Printed numbers

@@ -19,17 +19,20 @@ from hypothesis.extra.numpy import arrays
 from conformance import compare as comparing
 from conformance import evidence as drawing
 from conformance import oracle as reading
+from conformance import together as laying
 from conformance.arithmetic import Array
-from conformance.compare import InChannels, TensorResult, Together
+from conformance.compare import TensorResult
 from conformance.comparison import Comparison
 from conformance.conventions import CANONICAL, Conventions
 from conformance.evidence import LEVELS, PARTS, ULP_CLASSES, WITHIN, Evidence, gather, histograms, strips
+from conformance.expected import InChannels
 from conformance.judge import judge
 from conformance.observation import Observation
 from conformance.oracle import Oracle
 from conformance.pairs import Side, judge_pair
 from conformance.record import RunWriter
 from conformance.run_folder import read
+from conformance.together import Together
 
 BIASED = CANONICAL.but(running_variance="biased")
 STEPS = ["train", "train", "eval"]
@@ -98,9 +101,9 @@ def test_channels_apart_are_judged_drawn_and_paired_as_together(
 
     whole = found()
     assert [oracle(input={"shape": shape, "normal": {}})._parts] == [[]]
-    for module in (comparing, drawing):
+    for module in (comparing, drawing, laying):
         monkeypatch.setattr(module, "TOGETHER", numbers)
-    monkeypatch.setattr(reading, "TOGETHER", numbers)
+    monkeypatch.setattr(reading, "HELD", numbers)
     in_parts = oracle(input={"shape": shape, "normal": {}})
     assert isinstance(in_parts.expected(under().profile, CANONICAL)["y[0]"], InChannels)
     assert found() == whole

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from builders import INITIAL, case, oracle, profile
 
-from conformance import data
+from conformance import arithmetic, data
 from conformance import oracle as oracle_module
 from conformance.arithmetic import Array, Double, Multiprecision
 from conformance.catalogue import CATALOGUE, PRECISION
@@ -229,13 +229,30 @@ def test_channels_read_apart_are_what_they_are_together(
             continue
         together = Oracle(problem).expected(NUMPY, conventions)
         with monkeypatch.context() as patch:
-            patch.setattr(oracle_module, "TOGETHER", values)
+            patch.setattr(oracle_module, "HELD", values)
             apart = Oracle(problem).expected(NUMPY, conventions)
         assert together.keys() == apart.keys()
         for name, expected in together.items():
             values_together, values_apart = expected.value.astype(float), apart[name].value.astype(float)
             assert np.array_equal(values_together, values_apart, equal_nan=True), (problem.case.id, name)
             assert np.allclose(expected.bound, apart[name].bound, rtol=1e-12, atol=0, equal_nan=True)
+
+
+def test_what_is_computed_block_by_block_is_what_it_is_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [{"mode": "train", "mask": {"keep": 0.5}}, {"mode": "train", "second": {"seed": 3}}, "eval"]
+    masked = case(gradient={}, layer={"initial": INITIAL}, steps=steps)
+    for problem in (*some_of_the_corpus()[::5], materialise(masked)):
+        if Oracle(problem).undefined:
+            continue
+        for conventions in (CANONICAL, CANONICAL.but(subnormals="flushed", statistics="rounded for gradients")):
+            at_once = Oracle(problem).expected(NUMPY, conventions)
+            with monkeypatch.context() as patch:
+                patch.setattr(arithmetic, "BLOCK", 11)
+                by_blocks = Oracle(problem).expected(NUMPY, conventions)
+            for name, expected in at_once.items():
+                values, found = expected.value.astype(float), by_blocks[name].value.astype(float)
+                assert np.array_equal(values, found, equal_nan=True), (problem.case.id, name)
+                assert np.allclose(expected.bound, by_blocks[name].bound, rtol=1e-12, atol=0, equal_nan=True)
 
 
 def test_conventions_and_grades_are_kept_apart() -> None:

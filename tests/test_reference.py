@@ -386,6 +386,15 @@ def test_a_formula_in_blocks_is_the_formula(shape: tuple[int, int]) -> None:
     assert (found == column * a + a[::-1]).all()
 
 
+@pytest.mark.parametrize("shape", [(3, 70_001), (2_000, 2), (1, 66_000), (5, 4), (70_000, 1), (3, 0)])
+def test_the_sum_of_a_formula_is_that_of_its_values(shape: tuple[int, int]) -> None:
+    a, column = np.random.RandomState(0).standard_normal(shape), np.arange(float(shape[0]))[:, None]
+    b, row = a[::-1], np.arange(float(shape[1]))[None]
+    found = Double().sum_of(lambda a, b, column, row: column * a + b * row, a, b, column, row)
+    assert (found == Double().sum(column * a + b * row)).all()
+    assert found.shape == shape[:1]
+
+
 @BOTH
 def test_opposite_infinities_have_no_sum(arithmetic: Arithmetic) -> None:
     terms = np.array([[math.inf, 1, -math.inf], [1, 2, 3]])

@@ -16,6 +16,7 @@ from conformance import versions
 from conformance.commands.compare import safe_name
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
+from conformance.commands.interruption import Interruption
 from conformance.commands.run import COULD_NOT_RUN, execute, provided
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS
@@ -119,8 +120,8 @@ def _column(
     cases = read_cases(paths, select, known, lambda case: bool(targets_of(case, [target])))
     if not cases:
         raise UsageError("no case was selected")
-    pool = Pool([target], Limits(case_seconds=timeout), jobs)
-    run, starts = execute(console, pool, cases, out / safe_name(text))
+    with Interruption(Pool([target], Limits(case_seconds=timeout), jobs)) as interruption:
+        run, starts = execute(console, interruption, cases, out / safe_name(text))
     start = starts[target.name]
     if isinstance(start, NotStarted):
         console.print(f"[bold]{escape(text)} did not start[/]: {escape(start.message.strip())}")

@@ -17,13 +17,14 @@ class Interruption:
     """Takes the signals that end a process, as a context manager; a pool that is at work is asked to stop.
 
     Attributes:
+        pool: what it asks to stop.
         number: the signal that came first; None while none has.
 
     """
 
     def __init__(self, pool: Pool) -> None:
+        self.pool = pool
         self.number: signal.Signals | None = None
-        self._pool = pool
         self._shielded = False
         self._before: dict[int, Any] = {}
 
@@ -45,8 +46,8 @@ class Interruption:
     def _arrived(self, number: int, _: FrameType | None) -> None:
         if self.number is None:
             self.number = signal.Signals(number)
-            if self._pool.working:
-                self._pool.interrupt()
+            if self.pool.working:
+                self.pool.interrupt()
             elif not self._shielded:
                 sys.exit(128 + number)
         elif not self._shielded:

@@ -94,14 +94,14 @@ def run(
     if baseline is not None:
         read(baseline)  # what is wrong with it is better said before the run than after
     targets = choose_targets(named, device, console)
-    with Pool(targets, Limits(case_seconds=timeout), jobs) as pool:
+    with Interruption(Pool(targets, Limits(case_seconds=timeout), jobs)) as interruption, interruption.pool as pool:
         pool.launch()  # frameworks take seconds to import, in which the cases can be read
         cases = read_cases(paths, select, frozenset(target.framework for target in targets))
         if not targets or not any(targets_of(case, targets) for case in cases):
             why = "no case was selected" if targets else "no framework is installed here"
             console.print(f"nothing to run: {why}")
             return COULD_NOT_RUN
-        stored, starts = execute(console, pool, cases, out)
+        stored, starts = execute(console, interruption, cases, out)
     _summarise(console, stored)
     absent = {target.name: start for target in targets if isinstance(start := starts.get(target.name), NotStarted)}
     for name, start in absent.items():
@@ -124,11 +124,18 @@ Reports = Callable[[Run, Path], None]
 
 
 def execute(
-    console: Console, pool: Pool, cases: Collection[Case], out: Path | None, reports: Reports = write_reports
+    console: Console,
+    interruption: Interruption,
+    cases: Collection[Case],
+    out: Path | None,
+    reports: Reports = write_reports,
 ) -> tuple[Run, dict[str, Start]]:
-    """Run the cases on the pool's targets and store the run; return it, as it stands, and what became of each start.
+    """Run the cases on the targets of the interruption's pool and store the run.
 
     The pool's workers end when all is judged.
+
+    Returns:
+        The run, as it stands, and what became of each start.
 
     Raises:
         SystemExit: a signal ended the run; what was judged is kept beside its place.
@@ -136,8 +143,8 @@ def execute(
 
     """
     command = ["conformance", *sys.argv[1:]]
-    writing = RunWriter(out or default_folder(), command, replace=out is not None)
-    with writing as writer, Interruption(pool) as interruption:
+    pool = interruption.pool
+    with RunWriter(out or default_folder(), command, replace=out is not None) as writer:
         try:
             _judge_all(writer, pool, cases, console)
             finished = writer.finish(pool.targets, pool.starts)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from conformance.commands.compare import show
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
+from conformance.commands.interruption import Interruption
 from conformance.commands.run import COULD_NOT_RUN, UNEXPECTED, execute, provided
 from conformance.errors import UsageError
 from conformance.pool import Limits, NotStarted, Pool
@@ -70,7 +71,8 @@ def upgrade(
             compared.append(compare_halves(Half(run, old), Half(run, new)))
             page.write(compared[0], folder, strict)
 
-    run, starts = execute(console, Pool(targets, Limits(case_seconds=timeout), jobs), cases, out, reports)
+    with Interruption(Pool(targets, Limits(case_seconds=timeout), jobs)) as interruption:
+        run, starts = execute(console, interruption, cases, out, reports)
     absent = {name: start for name, start in starts.items() if isinstance(start, NotStarted)}
     for name, start in absent.items():
         console.print(f"[bold]{escape(name)} did not start[/]: {escape(clean(start.message).strip())}")

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from conformance.compare import Expected
 from conformance.conventions import CANONICAL, STAGES, Conventions
 from conformance.documents import AS_DOCUMENTED, printed_numbers
 from conformance.errors import UsageError
+from conformance.expected import Expected
 from conformance.findings import off
 from conformance.oracle import Oracle
 from conformance.profile import Profile

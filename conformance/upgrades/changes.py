@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.compare import ulp
 from conformance.documents import AS_DOCUMENTED
 from conformance.findings import message
 from conformance.run_folder import Line, Run
+from conformance.together import ulp
 
 Change = Literal[
     "identical",
