@@ -108,9 +108,9 @@ class Bench:
     def pytest(self, *words: str) -> None:
         """Pytest without this project's settings; failures are no failure of the measurement."""
         (self.folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-        quiet = ("-q", "--tb=line", "-r", "N", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+        without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+        settings = ("-q", "-c", str(self.folder / "pytest.ini"), *without, "--tb=line", "-r", "N")
         chosen = os.pathsep.join(map(str, self.paths or [data.folder("cases")]))
-        settings = (*quiet, "-c", str(self.folder / "pytest.ini"))
         self.run("-m", "pytest", *settings, *words, accept=(0, 1), environment={"BENCH_CASES": chosen})
 
     def handwritten(self, *words: str) -> None:

@@ -114,6 +114,47 @@ def test_evaluation_carries_the_error_of_the_state_and_no_other(grade: Grade) ->
     assert (later.y > alone.y).all()
 
 
+@pytest.mark.parametrize("saved", ["accumulated", "rounded for gradients"])
+@pytest.mark.parametrize("n", [16, 300])
+def test_every_element_has_the_bound_that_the_equations_spell_out(n: int, saved: str) -> None:
+    """(2) to (14) of docs/bounds.md, with an array for every δ; float16 in, so that saved statistics may be rounded."""
+    step, conventions = drawn(n, scale=100), CANONICAL.but(statistics=saved)
+    (t,) = evaluate(PLAIN, [step], conventions, Double())
+    (found,) = bounds([t], Double(), "strict", "float16", "float32", conventions)
+    assert t.g is not None
+    assert t.dx is not None
+    assert t.sums is not None
+
+    u, u_o, eta, h = 2.0**-24, 2.0**-11, 2.0**-24, min(n, 64)
+    root, coarse = 2 * math.sqrt(max(h, n // 64)) * u, 2.0**-11 if saved != "accumulated" else 0.0
+    mu, var, inv, gamma, beta = (np.abs(each)[:, None] for each in (t.mu, t.var, t.inv, t.gamma, t.beta))
+    x, xhat, g, y, dx = (np.abs(each) for each in (t.x, t.xhat, t.g, t.y, t.dx))
+    beta_, gamma_ = (np.abs(each)[:, None] for each in t.sums)
+
+    delta_mu = (h * u / (1 - h * u) + u) * x.mean(1, keepdims=True)
+    delta_var = (h + 4) * u * var + 3 * u * mu * np.sqrt(var) + delta_mu**2
+    q = (delta_var + u * np.maximum(var + t.eps - np.abs(var + t.eps), 0)) / (var + t.eps) / 2
+    delta_xhat = inv * delta_mu + xhat * (q + 5 * u)
+    spanned = inv * (x + mu)
+    delta_y = gamma * delta_xhat + 2 * u * beta + 3 * u * (gamma * spanned + beta) + u_o * y + eta
+    np.testing.assert_allclose(found.y, delta_y, rtol=1e-12)
+
+    delta_mu, q = delta_mu + coarse * mu, q + 2 * coarse
+    delta_xhat = delta_xhat + coarse * inv * mu + 2 * coarse * xhat
+    delta_beta = root * (np.sqrt((g**2).sum(1, keepdims=True)) + beta_)
+    delta_gamma = (root + 3 * u) * np.sqrt(((g * spanned) ** 2).sum(1, keepdims=True))
+    delta_gamma = delta_gamma + inv * delta_mu * beta_ + (q + 4 * u) * gamma_
+    terms = delta_beta + delta_xhat * gamma_ + xhat * delta_gamma
+    rounded = 3 * u * (g + (beta_ + xhat * gamma_) / n)
+    delta_dx = (q + 4 * u) * dx + gamma * inv * (terms / n + rounded) + u_o * dx + eta
+    assert found.dx is not None
+    assert found.dgamma is not None
+    assert found.dbeta is not None
+    np.testing.assert_allclose(found.dx, delta_dx, rtol=1e-12)
+    np.testing.assert_allclose(found.dgamma, (delta_gamma + u * gamma_)[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(found.dbeta, (delta_beta + u * beta_)[:, 0], rtol=1e-12)
+
+
 def test_errors_of_the_state_pile_up_towards_a_limit() -> None:
     found = limits(parameters(2, momentum=0.5), *(drawn() for _ in range(40)))
     steps = np.array([step.running_mean[0] for step in found])

@@ -377,6 +377,24 @@ def test_a_run_interrupted_before_its_first_verdict_leaves_nothing(folder: Path)
     assert os.listdir(temporary) == []
 
 
+def test_a_case_file_in_error_is_told_of_and_ends_the_workers_that_are_coming_up(folder: Path) -> None:
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    (folder / "wrong.yaml").write_text("conformance: 1\nabout: It is wrong.\ncases: 7\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "conformance", "run", "wrong.yaml", "-t", f"{MISBEHAVING},fault=hangs_at_start"],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "wrong.yaml:3" in done.stderr
+    assert os.listdir(temporary) == []
+    assert sorted(os.listdir(folder)) == ["small.yaml", "temporary", "wrong.yaml"]
+
+
 def test_a_second_signal_waits_for_no_verdict_and_one_while_results_are_saved_for_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
