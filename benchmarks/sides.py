@@ -23,13 +23,14 @@ from typing import Any
 
 from conformance import data
 from conformance.comparison import Comparison, Under
+from conformance.crew import Started
 from conformance.evidence import gather
 from conformance.harness import Adapter, answer, load_adapter
 from conformance.judge import judge
 from conformance.load import load
 from conformance.oracle import Oracle
 from conformance.pairs import Side, judge_pair
-from conformance.pool import Pool, Started, request
+from conformance.pool import Pool, request
 from conformance.problem import materialise
 from conformance.session import targets_of
 from conformance.target import parse

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conformance.case import Case
-from conformance.pool import NotStarted, Pool
+from conformance.crew import NotStarted
+from conformance.pool import Pool
 from conformance.problem import Problem, from_wire, materialise
 from conformance.target import Target
 

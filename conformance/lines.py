@@ -16,12 +16,12 @@ from types import MappingProxyType
 from typing import Any
 
 from conformance.compare import TensorResult
+from conformance.crew import Start, Started
 from conformance.evidence import Evidence, as_json
 from conformance.harness import Array
 from conformance.judge import Verdict
 from conformance.observation import Observation
 from conformance.pairs import Agreement
-from conformance.pool import Start, Started
 from conformance.problem import Problem
 from conformance.target import Target
 

@@ -1,80 +1,22 @@
 """Many workers, many cases: a bounded window of cases streams through every target, and no fault stops the others.
 
-A worker that dies or overruns costs the case it was on; it is started again, a limited number of times, and goes on.
-One that dies as it first comes up may have been struck down by something else, and has two more attempts.
-
 The window is wide, and all that has happened is taken before one observation is handed on, so that no target waits for
-another or for the judge: MindSpore's threads spin for 0.2 s wherever they have to wait. Where a target has run out of
-cases and a CPU is free, its place goes to the target that would be the last.
+another or for the judge: MindSpore's threads spin for 0.2 s wherever they have to wait.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import queue
-import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from conformance.observation import Failure, Observation, broken, unpack
+from conformance.crew import Crew, Limits, Start
+from conformance.observation import Observation
 from conformance.problem import Problem
 from conformance.target import Target
-from conformance.worker import Events, Worker, WorkerError
-
-
-def _cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a run allows.
-
-    Attributes:
-        start_seconds: for a worker to import its framework.
-        case_seconds: for one case.
-        restarts: of one target's workers, in a whole run.
-        attempts: to start a target whose workers die as they come up, before it is said not to run.
-        window: cases under way at once.
-        window_elements: elements of their inputs, together; one case larger than this goes alone.
-        prefetch: cases sent to a worker, the one it is on and those ahead of it.
-        cpus: a target's place goes to another only while fewer workers than this are busy.
-        worth: and only if the other has more to do than so many times what it took to start.
-
-    """
-
-    start_seconds: float = 180.0
-    case_seconds: float = 120.0
-    restarts: int = 20
-    attempts: int = 3
-    window: int = 1_024
-    window_elements: int = 20_000_000
-    prefetch: int = 16
-    cpus: int = field(default_factory=_cpus)
-    worth: float = 3.0
-
-
-@dataclass(frozen=True)
-class Started:
-    """A target's worker is up: the facts it stated."""
-
-    facts: dict[str, str]
-
-
-@dataclass(frozen=True)
-class NotStarted:
-    """A target cannot run: it is not here, or (`broken`) its adapter or environment is at fault."""
-
-    message: str
-    broken: bool
-
-
-Start = Started | NotStarted
+from conformance.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -91,10 +33,6 @@ class Observed:
     last: bool
 
 
-#: What an event settles: the case's index, the target, and what was observed.
-Settled = list[tuple[int, Target, Observation | None]]
-
-
 @dataclass
 class _Open:
     """A case under way."""
@@ -108,67 +46,20 @@ class _Open:
         return sum(call.x.size for call in self.problem.calls)
 
 
-@dataclass
-class _Seat:
-    """One worker's place: the process in it now, if any, the cases it holds, and the one it answered last.
-
-    It is `home`'s; `target` is another that it was given to.
-    """
-
-    home: Target
-    target: Target
-    worker: Worker | None = None
-    ready: bool = False
-    answered: int | None = None
-    since: float = 0.0
-    held: deque[int] = field(default_factory=deque)
-
-    @property
-    def lent(self) -> bool:
-        return self.target is not self.home
-
-
-@dataclass
-class _Pace:
-    """How fast a target is: seconds to start, and of the cases it has answered."""
-
-    start: float = 0.0
-    busy: float = 0.0
-    cases: int = 0
-
-    def seconds(self, cases: int) -> float:
-        """What so many more cases should take one worker."""
-        return cases * self.busy / self.cases if self.cases else 0.0
-
-
-class Interrupted(Exception):
-    """The pool was asked to stop; see `Pool.interrupt`."""
-
-
 class Pool:
     """Workers for some targets. Use it as a context manager: leaving ends every process.
 
     Attributes:
-        starts: what became of each target's start, by the target's name.
-        restarts: how often each target's workers were started again.
         asked: number of problems drawn so far, which is the next one's index.
         working: whether it is entered, and will see that it is interrupted.
 
     """
 
     def __init__(self, targets: Sequence[Target], limits: Limits | None = None, jobs: int = 1) -> None:
-        self.targets = tuple(targets)
-        self.limits = limits or Limits()
-        self.starts: dict[str, Start] = {}
-        self.restarts = dict.fromkeys((target.name for target in targets), 0)
+        self._crew = Crew(targets, limits or Limits(), jobs, self._request)
+        self._opened: dict[int, _Open] = {}
         self.asked = 0
         self.working = False
-        self._events: Events = queue.SimpleQueue()
-        self._seats = [_Seat(target, target) for target in targets for _ in range(jobs)]
-        self._paces = {target.name: _Pace() for target in targets}
-        self._why = ""  # the latest restart
-        self._interrupted = False
-        self._looked = time.monotonic()
 
     def __enter__(self) -> Pool:
         self.working = True
@@ -176,34 +67,41 @@ class Pool:
 
     def __exit__(self, *_: object) -> None:
         self.working = False
-        for seat in self._seats:
-            if seat.worker is not None:
-                seat.worker.kill()
-                seat.worker = None
+        self._crew.dismiss()
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """In the order given."""
+        return self._crew.targets
+
+    @property
+    def starts(self) -> dict[str, Start]:
+        """What became of each target's start, by the target's name."""
+        return self._crew.starts
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each target's workers were started again."""
+        return self._crew.restarts
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Those that were launched and not put down."""
+        return self._crew.workers
 
     def interrupt(self) -> None:
         """Make `start` and `observe` raise `Interrupted` instead of waiting on; a signal handler may call this."""
-        self._interrupted = True
-        self._events.put((None, None))
+        self._crew.interrupt()
 
     def launch(self) -> None:
-        """Launch every worker that never was, and those of lent places; one down for good has no restart left.
-
-        It waits for none to come up.
-        """
-        for seat in self._seats:
-            if seat.lent:
-                self._put_down(seat)
-                seat.target = seat.home
-                self._launch(seat)
-            elif seat.worker is None and seat.target.name not in self.starts:
-                self._launch(seat)
+        """Launch every worker that never was, and those of lent places; it waits for none to come up."""
+        self._crew.launch()
 
     def start(self) -> dict[str, Start]:
         """Start every worker and wait until each is up or cannot be."""
         self.launch()
-        while any(seat.worker is not None and not seat.ready for seat in self._seats):
-            self._advance({}, {})
+        while self._crew.coming_up:
+            self._crew.advance()
         return self.starts
 
     def observe(self, asked: Iterable[tuple[Problem, Collection[Target]]]) -> Iterator[Observed]:
@@ -217,14 +115,12 @@ class Pool:
         """
         self.launch()
         coming = enumerate(asked, self.asked)
-        opened: dict[int, _Open] = {}
-        todo: dict[str, deque[int]] = {target.name: deque() for target in self.targets}
+        opened, limits = self._opened, self._crew.limits
         settled: deque[tuple[int, Target, Observation | None]] = deque()
         exhausted, elements = False, 0
-        while not self._events.empty():  # what has happened since must not be laid at the door of the next case
-            self._advance(opened, todo)
+        self._crew.turn(wait=False)  # what has happened since must not be laid at the door of the next case
         while True:
-            drawing = not exhausted and len(opened) < self.limits.window and elements < self.limits.window_elements
+            drawing = not exhausted and len(opened) < limits.window and elements < limits.window_elements
             if drawing:
                 following = next(coming, None)
                 if following is None:
@@ -232,16 +128,15 @@ class Pool:
                 else:
                     index, (problem, targets) = following
                     self.asked = index + 1
-                    for target in targets:
-                        todo[target.name].append(index)
                     if targets:
                         opened[index] = _Open(problem, {target.name for target in targets})
                         elements += opened[index].elements
+                        self._crew.line_up(index, targets)
             if exhausted:
                 if not opened:
                     return
-                self._lend(todo)
-            settled.extend(self._turn(opened, todo, wait=not drawing and not settled))
+                self._crew.lend()
+            settled.extend(self._crew.turn(wait=not drawing and not settled))
             if settled:
                 index, target, observation = settled.popleft()
                 case = opened[index]
@@ -250,193 +145,8 @@ class Pool:
                     elements -= opened.pop(index).elements
                 yield Observed(index, case.problem, target, observation, not case.waiting)
 
-    def _turn(self, opened: dict[int, _Open], todo: dict[str, deque[int]], *, wait: bool) -> Settled:
-        """Take all that has happened, and see that no worker runs out of cases: judging is slower than most layers."""
-        settled: Settled = []
-        while True:
-            self._submit(opened, todo)
-            settled += self._advance(opened, todo, wait=wait and not settled)
-            if self._events.empty():
-                self._submit(opened, todo)
-                return settled
-
-    def _submit(self, opened: dict[int, _Open], todo: dict[str, deque[int]]) -> None:
-        for seat in self._seats:
-            line = todo[seat.target.name]
-            while seat.ready and seat.worker is not None and line and len(seat.held) < self.limits.prefetch:
-                index = line.popleft()
-                if not seat.held:
-                    seat.since = time.monotonic()
-                seat.held.append(index)
-                seat.worker.send(request(index, opened[index].problem, seat.target))
-
-    def _lend(self, todo: Mapping[str, Sequence[int]]) -> None:
-        """Give the place of a target that has no case left to the one that would be last, where that saves time."""
-        for seat in self._seats:
-            if not seat.ready or seat.held or todo[seat.target.name]:
-                continue
-            if sum(map(self._busy, self._seats)) >= self.limits.cpus:
-                return
-            left = {target.name: self._left(target, todo) for target in self.targets if target.host is None}
-            last = max(self.targets, key=lambda target: left.get(target.name, 0.0))
-            if left.get(last.name, 0.0) <= self.limits.worth * self._paces[last.name].start:
-                return
-            self._put_down(seat)
-            seat.target = last
-            self._launch(seat)
-
-    def _left(self, target: Target, todo: Mapping[str, Sequence[int]]) -> float:
-        """Seconds until a target's workers are done; those that come up count as if they were up."""
-        workers = sum(seat.target is target and seat.worker is not None for seat in self._seats)
-        return self._paces[target.name].seconds(len(todo[target.name])) / max(workers, 1)
-
-    def _launch(self, seat: _Seat) -> None:
-        seat.ready, seat.answered, seat.since = False, None, time.monotonic()
-        if seat.target.missing:
-            self._not_started(seat, seat.target.missing, broken=False)
-            return
-        try:
-            seat.worker = Worker(seat.target, self._events)
-        except WorkerError as error:
-            self._not_started(seat, str(error), broken=True)
-
-    def _advance(self, opened: dict[int, _Open], todo: dict[str, deque[int]], *, wait: bool = True) -> Settled:
-        """Take one event, or wait for one or for a deadline; return the observations it settles."""
-        if self._interrupted:
-            raise Interrupted
-        settled = self._abandoned(todo)
-        if settled:
-            return settled
-        self._look()
-        try:
-            worker, message = self._events.get(timeout=self._patience() if wait else 0)
-        except queue.Empty:
-            return [item for seat in self._seats for item in self._overdue(seat, todo)]
-        seat = next((seat for seat in self._seats if seat.worker is worker), None)
-        if seat is None or worker is None:
-            return []  # the last words of a worker that was put down, or an interruption
-        if message is None:
-            return self._ended(seat, todo)
-        if not seat.ready:
-            return self._greeted(seat, message)
-        return self._answered(seat, message, todo)
-
-    def _look(self) -> None:
-        """Once a second, see that no worker's output fills the disk."""
-        if time.monotonic() - self._looked >= 1.0:
-            self._looked = time.monotonic()
-            for seat in self._seats:
-                if seat.worker is not None:
-                    seat.worker.trim()
-
-    def _patience(self) -> float:
-        """Seconds until the next deadline, or until it is time to look what the workers have written."""
-        deadlines = [seat.since + self._allowed(seat) for seat in self._seats if self._busy(seat)]
-        return min(max(0.0, min(deadlines, default=math.inf) - time.monotonic()), 1.0)
-
-    def _allowed(self, seat: _Seat) -> float:
-        return self.limits.case_seconds if seat.ready else self.limits.start_seconds
-
-    def _busy(self, seat: _Seat) -> bool:
-        return seat.worker is not None and (not seat.ready or bool(seat.held))
-
-    def _greeted(self, seat: _Seat, hello: Any) -> Settled:
-        said = hello if isinstance(hello, dict) else {}
-        if isinstance(said.get("facts"), dict):
-            pace, now = self._paces[seat.target.name], time.monotonic()
-            pace.start, seat.ready, seat.since = now - seat.since, True, now
-            self.starts[seat.target.name] = Started({str(name): str(fact) for name, fact in said["facts"].items()})
-            return []
-        message = str(said.get("unavailable") or said.get("broken") or f"the worker's first word was {hello!r:.80}")
-        self._not_started(seat, message, broken="unavailable" not in said)
-        return []
-
-    def _answered(self, seat: _Seat, reply: Any, todo: dict[str, deque[int]]) -> Settled:
-        answered = reply.get("id") if isinstance(reply, dict) else reply
-        if not seat.held or answered == seat.answered:  # which is no fault of the case that follows
-            self._restart(seat, todo, f"the worker answered {answered!r:.80} unasked")
-            return []
-        pace, now = self._paces[seat.target.name], time.monotonic()
-        pace.busy, pace.cases, seat.since = pace.busy + now - seat.since, pace.cases + 1, now
-        seat.answered = index = seat.held.popleft()
-        if answered != index:
-            words = f"the worker answered {answered!r:.80} when asked for {index}"
-            self._restart(seat, todo, words)
-            return [(index, seat.target, broken(words))]
-        return [(index, seat.target, unpack(reply))]
-
-    def _ended(self, seat: _Seat, todo: dict[str, deque[int]]) -> Settled:
-        assert seat.worker is not None
-        if not seat.ready:
-            words = f"the worker died as it started: {seat.worker.ending()}"
-            if seat.target.name not in self.starts and self.restarts[seat.target.name] < self.limits.attempts - 1:
-                self._restart(seat, todo, words)
-            else:
-                self._not_started(seat, words, broken=True)
-            return []
-        failure = Failure("WorkerDied", seat.worker.ending())
-        settled: Settled = []
-        if seat.held:
-            settled = [(seat.held.popleft(), seat.target, Observation("crashed", failure=failure))]
-        self._restart(seat, todo, failure.message)
-        return settled
-
-    def _overdue(self, seat: _Seat, todo: dict[str, deque[int]]) -> Settled:
-        if not self._busy(seat) or time.monotonic() < seat.since + self._allowed(seat) or seat.worker is None:
-            return []
-        if not seat.ready:
-            words = f"the worker was not up after {self.limits.start_seconds:g} s\n{seat.worker.tail()}".rstrip()
-            self._not_started(seat, words, broken=True)
-            return []
-        words = f"no answer within {self.limits.case_seconds:g} s\n{seat.worker.tail()}".rstrip()
-        index = seat.held.popleft()
-        self._restart(seat, todo, words)
-        return [(index, seat.target, Observation("timeout", failure=Failure("Timeout", words)))]
-
-    def _not_started(self, seat: _Seat, message: str, *, broken: bool) -> None:
-        """A worker did not come up: the first time the target cannot run; later it costs a restart.
-
-        One in a lent place is not tried again: the others go on without it.
-        """
-        name = seat.target.name
-        self._put_down(seat)
-        if not isinstance(self.starts.get(name), Started):
-            self.starts[name] = NotStarted(message, broken)
-        elif not seat.lent:
-            self._relaunch(seat, message)
-
-    def _restart(self, seat: _Seat, todo: dict[str, deque[int]], why: str) -> None:
-        """Put the seat's worker down, hand its other cases back, and start another while there are restarts left."""
-        self._put_down(seat)
-        while seat.held:
-            todo[seat.target.name].appendleft(seat.held.pop())
-        self._relaunch(seat, why)
-
-    def _relaunch(self, seat: _Seat, why: str) -> None:
-        name = seat.target.name
-        self._why = why
-        if self.restarts[name] < self.limits.restarts:
-            self.restarts[name] += 1
-            self._launch(seat)
-
-    def _put_down(self, seat: _Seat) -> None:
-        if seat.worker is not None:
-            seat.worker.kill()
-        seat.worker, seat.ready = None, False
-
-    def _abandoned(self, todo: dict[str, deque[int]]) -> Settled:
-        """Cases of a target that has no worker left and gets none."""
-        settled: Settled = []
-        for target in self.targets:
-            line = todo.get(target.name)
-            if not line or any(seat.worker is not None for seat in self._seats if seat.target is target):
-                continue
-            never = isinstance(self.starts.get(target.name), NotStarted)
-            words = f"given up after {self.limits.restarts} restarts; the latest: {self._why}"
-            lost = None if never else broken(words, "NoWorker")
-            settled += [(index, target, lost) for index in line]
-            line.clear()
-        return settled
+    def _request(self, index: int, target: Target) -> dict[str, Any]:
+        return request(index, self._opened[index].problem, target)
 
 
 def request(index: int, problem: Problem, target: Target) -> dict[str, Any]:

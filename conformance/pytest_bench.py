@@ -93,9 +93,9 @@ class Bench:
             Unexpected: the target cannot run.
         """
         from conformance.comparison import Comparison, Under
+        from conformance.crew import Started
         from conformance.judge import judge
         from conformance.pairs import Side
-        from conformance.pool import Started
 
         seen = self._seen.get(_place(case))
         if seen is None or (isinstance(seen, _Seen) and target.name not in seen.observations):

@@ -29,13 +29,13 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 from conformance import lines
+from conformance.crew import Start
 from conformance.errors import UsageError
 from conformance.evidence import Evidence
 from conformance.harness import Array
 from conformance.judge import Verdict
 from conformance.observation import Observation
 from conformance.pairs import Agreement
-from conformance.pool import Start
 from conformance.problem import Problem
 from conformance.streams import DTYPES, ArrayFile, Lines, spelled
 from conformance.target import Target, installed

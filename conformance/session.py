@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from conformance.carried import NothingCarried, carried, source_of
 from conformance.case import Case
 from conformance.comparison import Comparison, Under
+from conformance.crew import Interrupted, Started
 from conformance.evidence import gather
 from conformance.judge import Verdict, judge
 from conformance.observation import Observation, broken
 from conformance.oracle import Oracle
 from conformance.pairs import Agreement, Side, judge_pair
-from conformance.pool import Interrupted, Pool, Started
+from conformance.pool import Pool
 from conformance.problem import Problem, materialise
 from conformance.target import Target
 

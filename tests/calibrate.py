@@ -43,11 +43,12 @@ from conformance.arithmetic import Arithmetic, Array, Double, Multiprecision
 from conformance.bounds import StepBounds, bounds
 from conformance.case import Case
 from conformance.conventions import CANONICAL
+from conformance.crew import NotStarted
 from conformance.expected import Expected
 from conformance.layer import Parameters, Trace, Values
 from conformance.load import load
 from conformance.oracle import Oracle
-from conformance.pool import NotStarted, Pool
+from conformance.pool import Pool
 from conformance.problem import dtype_of, materialise
 from conformance.profile import Profile
 from conformance.reference import evaluate

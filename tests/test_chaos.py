@@ -19,9 +19,10 @@ import pytest
 from conftest import ROOT, JudgeAll
 
 from conformance.case import Case
+from conformance.crew import Limits, Started
 from conformance.judge import Verdict
 from conformance.load import load
-from conformance.pool import Limits, Pool, Started
+from conformance.pool import Pool
 from conformance.session import targets_of
 from conformance.target import Target, installed, parse
 
@@ -45,8 +46,8 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         while not self._done.wait(self._random.uniform(0, 2 * self._every)):
-            seat = self._random.choice(self._pool._seats)
-            pid = seat.worker.pid if seat.worker is not None else None
+            workers = self._pool.workers
+            pid = self._random.choice(workers).pid if workers else None
             if self.left and pid is not None and self._is_ours(pid):
                 os.kill(pid, self._random.choice(SIGNALS))
                 self.left -= 1

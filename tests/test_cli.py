@@ -20,8 +20,9 @@ from conftest import ROOT
 from conformance import cli
 from conformance.commands import targets as targets_command
 from conformance.commands.interruption import Interruption
+from conformance.crew import Interrupted
 from conformance.damage import RunDamage
-from conformance.pool import Interrupted, Pool
+from conformance.pool import Pool
 from conformance.run_folder import read
 from conformance.target import installed, parse
 

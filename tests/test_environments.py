@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from conformance.crew import NotStarted
 from conformance.environments import NotBuilt, cache_folder, environment, provide
-from conformance.pool import NotStarted, Pool
+from conformance.pool import Pool
 from conformance.target import parse
 from conformance.versions import Recipe
 

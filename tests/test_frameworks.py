@@ -14,11 +14,12 @@ from conftest import ROOT, MakeCase
 from numpy.typing import NDArray
 
 from conformance.case import Case
+from conformance.crew import Limits, NotStarted, Started
 from conformance.harness import load_adapter
 from conformance.load import load
 from conformance.oracle import Oracle
 from conformance.pairs import Side, judge_pair
-from conformance.pool import Limits, NotStarted, Pool, Started
+from conformance.pool import Pool
 from conformance.problem import from_wire, materialise
 from conformance.session import judged
 from conformance.target import installed, parse
@@ -468,8 +469,7 @@ def test_a_settled_mindspore_keeps_to_one_cpu_and_counts_as_run_on_all() -> None
         (started,) = pool.start().values()
         if not isinstance(started, Started):
             pytest.skip(started.message)
-        (worker,) = (seat.worker for seat in pool._seats)
-        assert worker is not None
+        (worker,) = pool.workers
         assert worker.pid is not None
         assert len(os.sched_getaffinity(worker.pid)) == 1
         assert started.facts["cpus"] == ("several" if len(os.sched_getaffinity(0)) > 1 else "one")

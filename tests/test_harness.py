@@ -17,8 +17,9 @@ import pytest
 from conftest import ROOT, JudgeAll, MakeCase
 
 from conformance import harness
+from conformance.crew import Limits
 from conformance.harness import Adapter, Array, Layer, Native, NotExpressible, Refused, Step, framework, load_adapter
-from conformance.pool import Limits, Pool
+from conformance.pool import Pool
 from conformance.problem import from_wire, materialise, to_wire
 from conformance.target import parse
 

@@ -8,9 +8,10 @@ import pytest
 from conftest import ROOT
 
 from conformance import data
+from conformance.crew import Started
 from conformance.environments import cache_folder, pythons
 from conformance.load import load
-from conformance.pool import Pool, Started
+from conformance.pool import Pool
 from conformance.session import judged
 from conformance.target import parse
 

@@ -23,10 +23,11 @@ import execnet
 import pytest
 from conftest import ROOT, JudgeAll, MakeCase
 
-from conformance import pool as pools
+from conformance import crew
 from conformance.case import Case
+from conformance.crew import Interrupted, Limits, NotStarted, Started
 from conformance.judge import Verdict
-from conformance.pool import Interrupted, Limits, NotStarted, Pool, Started
+from conformance.pool import Observed, Pool
 from conformance.problem import Problem, materialise
 from conformance.session import judged
 from conformance.target import Target, parse
@@ -75,7 +76,7 @@ class Recorded(Worker):
 def workers(monkeypatch: pytest.MonkeyPatch) -> list[Recorded]:
     """Every worker that the test starts, in order."""
     monkeypatch.setattr(Recorded, "known", [])
-    monkeypatch.setattr(pools, "Worker", Recorded)
+    monkeypatch.setattr(crew, "Worker", Recorded)
     return Recorded.known
 
 
@@ -722,7 +723,7 @@ def test_a_worker_that_does_not_come_up_in_a_lent_place_costs_nothing(
     assert {one.observation and one.observation.fate for one in found} == {"answered"}
 
 
-def observe(pool: Pool, make_case: MakeCase, number: int) -> list[pools.Observed]:
+def observe(pool: Pool, make_case: MakeCase, number: int) -> list[Observed]:
     return list(pool.observe((materialise(make_case(f"{n}")), pool.targets) for n in range(number)))
 
 

@@ -17,10 +17,11 @@ from conformance import data
 from conformance.arithmetic import Double
 from conformance.case import Case
 from conformance.conventions import CANONICAL
+from conformance.crew import Limits, NotStarted
 from conformance.lines import case_line, target_line, verdict_line
 from conformance.load import load
 from conformance.oracle import Oracle
-from conformance.pool import Limits, NotStarted, Pool
+from conformance.pool import Pool
 from conformance.problem import Problem, materialise, rounded
 from conformance.repro import NoScript, formulas, of_stored, script, source
 from conformance.session import judged

@@ -9,8 +9,9 @@ import pytest
 from builders import case
 
 from conformance.case import Case
+from conformance.crew import NotStarted
 from conformance.judge import Verdict
-from conformance.pool import NotStarted, Pool
+from conformance.pool import Pool
 from conformance.session import Settled, judged, targets_of
 from conformance.target import Target, parse
 

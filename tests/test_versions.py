@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from conformance import data
+from conformance.crew import NotStarted
 from conformance.errors import UsageError
-from conformance.pool import NotStarted, Pool
+from conformance.pool import Pool
 from conformance.target import parse
 from conformance.versions import Recipe, Versions, read, recipe
 

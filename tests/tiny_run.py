@@ -10,11 +10,11 @@ import numpy as np
 
 from conformance.case import Case
 from conformance.compare import TensorResult
+from conformance.crew import NotStarted, Start, Started
 from conformance.harness import Array
 from conformance.judge import Verdict
 from conformance.observation import Failure, Observation
 from conformance.pairs import Agreement
-from conformance.pool import NotStarted, Start, Started
 from conformance.problem import Problem, materialise
 from conformance.record import RunWriter
 from conformance.spec import CaseSpec

@@ -17,11 +17,12 @@ from conformance.commands.corpus import named_cases, read_cases
 from conformance.commands.run import COULD_NOT_RUN, choose_targets
 from conformance.compare import TensorResult
 from conformance.conventions import CANONICAL
+from conformance.crew import NotStarted
 from conformance.diagnose import Tried
 from conformance.errors import UsageError
 from conformance.oracle import Oracle
 from conformance.pairs import Side, odd_one_out
-from conformance.pool import NotStarted, Pool
+from conformance.pool import Pool
 from conformance.problem import from_wire
 from conformance.session import Settled, judged, targets_of
 

@@ -18,9 +18,10 @@ from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
 from conformance.commands.run import COULD_NOT_RUN, execute, provided
+from conformance.crew import Limits, NotStarted
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS
-from conformance.pool import Limits, NotStarted, Pool
+from conformance.pool import Pool
 from conformance.record import default_folder
 from conformance.run_folder import read
 from conformance.session import targets_of

@@ -11,9 +11,10 @@ from rich.console import Console
 from conformance import run_folder
 from conformance.commands.corpus import named_cases, read_cases
 from conformance.commands.run import COULD_NOT_RUN, choose_targets
+from conformance.crew import NotStarted
 from conformance.errors import UsageError
 from conformance.lines import case_line, target_line, verdict_line
-from conformance.pool import NotStarted, Pool
+from conformance.pool import Pool
 from conformance.repro import script
 from conformance.session import judged, targets_of
 

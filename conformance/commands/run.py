@@ -23,9 +23,10 @@ from conformance.commands import baseline as baselines
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
+from conformance.crew import Interrupted, Limits, NotStarted, Start, Started
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS, Verdict
-from conformance.pool import Interrupted, Limits, NotStarted, Pool, Start, Started
+from conformance.pool import Pool
 from conformance.record import RunWriter, default_folder
 from conformance.report import write_reports
 from conformance.run_folder import Line, Run, read

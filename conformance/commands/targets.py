@@ -9,8 +9,9 @@ from rich.table import Table
 
 from conformance import data
 from conformance.commands.console import console as make_console
+from conformance.crew import Started
 from conformance.errors import UsageError
-from conformance.pool import Pool, Started
+from conformance.pool import Pool
 from conformance.target import Target, parse
 
 

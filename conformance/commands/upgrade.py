@@ -13,8 +13,9 @@ from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
 from conformance.commands.run import COULD_NOT_RUN, UNEXPECTED, execute, provided
+from conformance.crew import Limits, NotStarted
 from conformance.errors import UsageError
-from conformance.pool import Limits, NotStarted, Pool
+from conformance.pool import Pool
 from conformance.report import write_reports
 from conformance.run_folder import Run
 from conformance.safe_text import clean
