@@ -14,8 +14,9 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["conformance", "ruamel"]):
+    from conformance.case_errors import CaseErrors
     from conformance.damage import RunDamage
-    from conformance.load import CaseErrors, load_file
+    from conformance.load import load_file
     from conformance.record import FILES
     from conformance.run_folder import read
 

@@ -1,79 +1,29 @@
-"""YAML files to cases: found, read, expanded and checked; or, if anything is wrong, everything that is wrong.
+"""YAML files to cases: read, expanded and checked; or, if anything is wrong, everything that is wrong.
 
 Nothing is returned while any file has an error, so a bad case never runs as something else, and never hides.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from conformance.case import Case
+from conformance.case_errors import CaseError, CaseErrors
 from conformance.check import check, unknown_keys
-from conformance.document import MAX_BYTES, DocumentError, Entry, Fault, Mark, Node, parse
-from conformance.errors import UsageError
+from conformance.document import DocumentError, Entry, Fault, Mark, Node, parse
 from conformance.expand import MAX_CASES, MAX_VALUES, Axis, axes_of, count, expand, with_defaults
-from conformance.schema import NAME, closest, nearest, schema
+from conformance.locate import read, search, topic, unreadable
+from conformance.schema import NAME, closest, nearest
 from conformance.spec import FORMAT
 
-__all__ = [
-    *("CaseError", "CaseErrors", "CaseFile", "checked", "corpus_root", "find", "is_case_file", "load", "load_file"),
-    "schema",
-]
-
-SUFFIXES = (".yaml", ".yml")
 #: Faults looked at in one file, repeats included, before the rest waits until these are mended.
 MAX_FAULTS = 10_000
 
 _KEYS = ("conformance", "about", "defaults", "cases")
-# Tells our files from others without parsing them, so that ours are known even when they are broken.
-_MARKER = re.compile(rb"""(\A(\xef\xbb\xbf)?\s*(\{\s*)?|^)["']?conformance["']?[ \t]*:""", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class CaseError:
-    """One thing wrong with one case file. Renders as ``file:line:column: path: message (hint)``.
-
-    Attributes:
-        line: from 1; 0 where the file as a whole is meant, as with one that does not exist.
-        column: from 1; 0 where the line says enough.
-        path: dotted keys as the file writes them, from the case's body down; empty where the place says it all.
-    """
-
-    file: str
-    line: int
-    column: int
-    path: str
-    message: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        """One line, whatever a hostile file has put into it."""
-        place = ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)])
-        what = f"{_short(self.path, 200)}: " if self.path else ""
-        hint = f" ({_short(self.hint, 400)})" if self.hint else ""
-        return _printable(f"{place}: {what}{_short(self.message, 400)}{hint}")
-
-
-class CaseErrors(UsageError):
-    """Raised for case files that cannot run; carries every error of every file."""
-
-    def __init__(self, errors: Sequence[CaseError]) -> None:
-        super().__init__("\n".join(map(str, errors)))
-        self.errors = tuple(errors)
-
-
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def load(paths: Sequence[Path], frameworks: frozenset[str] | None = None) -> list[Case]:
@@ -95,8 +45,8 @@ def checked(paths: Sequence[Path], frameworks: frozenset[str] | None, files: lis
     Raises:
         CaseErrors: at the end, if anything is wrong with any of them.
     """
-    found, errors = _search(paths)
-    shared = Counter(_topic(file.path, file.root) for file in found)
+    found, errors = search(paths)
+    shared = Counter(topic(file.path, file.root) for file in found)
     repeated = _Repeated()
     for file in found:
         try:
@@ -111,36 +61,6 @@ def checked(paths: Sequence[Path], frameworks: frozenset[str] | None, files: lis
     errors += repeated.errors
     if errors:
         raise CaseErrors(errors)
-
-
-def find(paths: Sequence[Path]) -> list[Path]:
-    """The case files among `paths` and, searched recursively, in them.
-
-    In a folder, YAML files without a top-level ``conformance`` key are not ours and are left alone; so are hidden
-    files and folders.
-
-    Raises:
-        CaseErrors: a path does not exist or cannot be read.
-    """
-    found, errors = _search(paths)
-    if errors:
-        raise CaseErrors(errors)
-    return [file.path for file in found]
-
-
-def is_case_file(path: Path) -> bool:
-    """Whether a file has a top-level ``conformance`` key; a broken file has if a line begins with it.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    data = _read(path)
-    if _MARKER.search(data):
-        return True
-    try:
-        return b"conformance" in data and "conformance" in parse(data).entries
-    except DocumentError:
-        return False
 
 
 def load_file(path: Path, root: Path | None = None, frameworks: frozenset[str] | None = None) -> list[Case]:
@@ -160,89 +80,11 @@ def load_file(path: Path, root: Path | None = None, frameworks: frozenset[str] |
 def _opened(path: Path, root: Path | None, frameworks: frozenset[str] | None) -> CaseFile:
     name = str(path)
     try:
-        return CaseFile(name, _topic(path, root), frameworks, parse(_read(path)))
+        return CaseFile(name, topic(path, root), frameworks, parse(read(path)))
     except (OSError, ValueError) as error:
-        raise CaseErrors([_unreadable(path, error)]) from None
+        raise CaseErrors([unreadable(path, error)]) from None
     except DocumentError as error:
         raise CaseErrors([_placed(name, fault) for fault in error.faults]) from None
-
-
-def corpus_root(path: Path, named: Path | None = None) -> Path:
-    """What the ids of a file's cases are relative to, so that they do not depend on which path was named.
-
-    The nearest folder above the file that is called ``cases``; else `named`, the folder that was searched; else the
-    file's own folder.
-    """
-    absolute = Path(os.path.abspath(path))
-    corpus = next((folder for folder in absolute.parents if folder.name == "cases"), None)
-    return corpus or (absolute.parent if named is None else Path(os.path.abspath(named)))
-
-
-def _topic(path: Path, root: Path | None) -> str:
-    """The file part of ids: its path below the root, without suffix, in characters that are safe anywhere."""
-    absolute = Path(os.path.abspath(path))
-    base = corpus_root(path, root)
-    relative = absolute.relative_to(base) if absolute.is_relative_to(base) else Path(absolute.name)
-    return "/".join(re.sub(r"[^\w.+-]", "_", part) for part in relative.with_suffix("").parts)
-
-
-# Files
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A file to load, and the folder that was searched for it."""
-
-    path: Path
-    root: Path | None
-
-
-def _search(paths: Iterable[Path]) -> tuple[list[_Found], list[CaseError]]:
-    """The files that `paths` mean, each once, and the paths that mean none."""
-    found: dict[str, _Found] = {}
-    errors: list[CaseError] = []
-    for path in paths:
-        try:
-            if stat.S_ISDIR(path.stat().st_mode):
-                for file in _below(path, errors):
-                    found.setdefault(os.path.abspath(file), _Found(file, path))
-            else:
-                found.setdefault(os.path.abspath(path), _Found(path, None))
-        except (OSError, ValueError) as error:
-            errors.append(_unreadable(path, error))
-    return list(found.values()), errors
-
-
-def _below(folder: Path, errors: list[CaseError]) -> Iterator[Path]:
-    """The case files in a folder, sorted."""
-
-    def unreadable(error: OSError) -> None:
-        errors.append(_unreadable(Path(error.filename), error))
-
-    for parent, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if name.startswith(".") or path.suffix not in SUFFIXES:
-                continue
-            try:
-                if is_case_file(path):
-                    yield path
-            except OSError as error:
-                errors.append(_unreadable(path, error))
-
-
-def _read(path: Path) -> bytes:
-    """A file's bytes, one more than the limit at most: a large file, a device or a pipe costs nothing."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(None, "it is no regular file")
-    with path.open("rb") as stream:
-        return stream.read(MAX_BYTES + 1)
-
-
-def _unreadable(path: Path, error: Exception) -> CaseError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return CaseError(str(path), 0, 0, "", f"cannot be read: {reason}")
 
 
 def _placed(file: str, fault: Fault) -> CaseError:

@@ -78,7 +78,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def _is_ours(path: Path) -> bool:
-    from conformance.load import is_case_file
+    from conformance.locate import is_case_file
 
     try:
         return is_case_file(path)

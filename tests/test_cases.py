@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from conformance import cases as drawing
+from conformance.case_errors import CaseErrors
 from conformance.cases import Cases
-from conformance.load import CaseErrors, load
+from conformance.load import load
 
 
 def write(folder: Path, numbers: int = 4) -> Path:

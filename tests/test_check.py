@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from conformance.case_errors import CaseError, CaseErrors
 from conformance.check import check
 from conformance.document import parse
-from conformance.load import CaseError, CaseErrors, load
+from conformance.load import load
 from conformance.spec import CaseSpec
 
 HEAD = "conformance: 1\nabout: x\n"

@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 
 from conformance import load as loading
 from conformance.case import Case
+from conformance.case_errors import CaseError, CaseErrors
 from conformance.document import parse, plain
-from conformance.load import CaseError, CaseErrors, corpus_root, find, is_case_file, load, load_file, schema
+from conformance.load import load, load_file
+from conformance.locate import corpus_root, find, is_case_file
+from conformance.schema import schema
 from conformance.spec import CaseSpec
 
 HEAD = "conformance: 1\nabout: x\n"

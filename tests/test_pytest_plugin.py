@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import pytest
 from conftest import ROOT
 
-from conformance import cli, pool, pytest_bench, pytest_plugin, session  # noqa: F401 - or pytester imports them anew
+from conformance import cli, crew, pytest_bench, pytest_plugin, session  # noqa: F401 - or pytester imports them anew
 from conformance.target import Target
 from conformance.worker import Worker
 
@@ -425,7 +425,7 @@ def test_a_target_that_was_deselected_is_not_started(
             started.append(target.name)
             super().__init__(target, *rest)
 
-    monkeypatch.setattr(pool, "Worker", Recorded)
+    monkeypatch.setattr(crew, "Worker", Recorded)
     result = pytester.runpytest(*options("numpy", str(MISBEHAVING)), "-m", "not misbehaving")
     result.assert_outcomes(passed=2, skipped=2, deselected=8)
     assert started == ["numpy"]

@@ -11,7 +11,8 @@ from conformance import data
 from conformance.case import Case
 from conformance.cases import Cases
 from conformance.errors import UsageError
-from conformance.load import find, schema
+from conformance.locate import find
+from conformance.schema import schema
 from conformance.selection import selector
 
 
