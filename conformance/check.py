@@ -7,7 +7,7 @@ it came from the case, its defaults or its matrix.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -260,6 +260,15 @@ def _frameworks(case: Entry, known: frozenset[str] | None) -> Iterator[Fault]:
         source = entry.node.value
         if name == "from" and isinstance(source, str) and source not in known:
             yield Fault(entry.mark, "carried.from", "names no target", nearest(source, known))
+
+
+def without_target(case: Entry, spoken_to: Collection[str]) -> Iterator[Fault]:
+    """What a case says of frameworks that none of its expansions speaks to: nothing would ever hold it against them."""
+    for place in ("expect", "documented"):
+        for name, entry in _inside(case, place):
+            if name not in spoken_to:
+                hint = f"it speaks to {', '.join(sorted(spoken_to))}"
+                yield Fault(entry.key, f"{place}.{name}", "names no target of this case", hint)
 
 
 def _initial_lengths(spec: CaseSpec, case: Entry) -> Iterator[Fault]:

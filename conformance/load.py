@@ -13,7 +13,7 @@ from pathlib import Path
 
 from conformance.case import Case
 from conformance.case_errors import CaseError, CaseErrors
-from conformance.check import check, unknown_keys
+from conformance.check import check, unknown_keys, without_target
 from conformance.document import DocumentError, Entry, Fault, Mark, Node, parse
 from conformance.expand import MAX_CASES, MAX_VALUES, Axis, axes_of, count, expand, with_defaults
 from conformance.locate import read, search, topic, unreadable
@@ -138,6 +138,16 @@ class CaseFile(Iterable[Case]):
             raise CaseErrors([_placed(self.name, fault) for fault in faults])
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """A case that is to be expanded: as the file writes it, and upon its defaults."""
+
+    name: str
+    own: Entry
+    merged: Node
+    axes: list[Axis]
+
+
 class _Expansion:
     """A file on its way to cases; what is wrong with it gathers in `faults`."""
 
@@ -156,8 +166,8 @@ class _Expansion:
         defaults = self._defaults(document)
         planned = list(self._planned(defaults, document))
         if self._affordable:
-            for name, case, axes in planned:
-                yield from self._expanded(name, case, axes, about)
+            for plan in planned:
+                yield from self._expanded(plan, about)
 
     def _fault(self, mark: Mark, path: str, message: str, hint: str = "") -> None:
         self.faults.append(Fault(mark, path, message, hint))
@@ -216,7 +226,7 @@ class _Expansion:
                 else:
                     self._fault(entry.mark, name, "should be a mapping")
 
-    def _planned(self, defaults: Node, document: Node) -> Iterator[tuple[str, Entry, list[Axis]]]:
+    def _planned(self, defaults: Node, document: Node) -> Iterator[_Plan]:
         """The cases upon their defaults, and their axes, as long as the file's limits allow what they expand to."""
         number = values = 0
         for name, entry in self._named(document):
@@ -226,22 +236,29 @@ class _Expansion:
             matrix = merged.entries.get("matrix")
             number += count(axes)
             values += count(axes) * (merged.size - (matrix.node.size if matrix else 0))
-            yield name, Entry(entry.key, merged), axes
+            yield _Plan(name, entry, merged, axes)
             if number > MAX_CASES or values > MAX_VALUES:
                 limit = f"{MAX_CASES:,} cases" if number > MAX_CASES else f"{MAX_VALUES:,} values in all cases"
                 self._fault(entry.key, name, f"with this case the file is over the limit of {limit}", "split it")
                 self._affordable = False
                 return
 
-    def _expanded(self, name: str, case: Entry, axes: list[Axis], about: str) -> Iterator[Case]:
+    def _expanded(self, plan: _Plan, about: str) -> Iterator[Case]:
         told: set[tuple[Mark, str]] = set()
-        for expansion in expand(case.node, axes, self.faults.append):
+        spoken_to: set[str] | None = set()  # None: to all, or to nobody knows whom
+        for expansion in expand(plan.merged, plan.axes, self.faults.append):
             if self._examined > MAX_FAULTS:
                 return
-            spec, faults = check(Entry(case.key, expansion.body), self._file.frameworks)
+            spec, faults = check(Entry(plan.own.key, expansion.body), self._file.frameworks)
             self._examined += len(faults)
             self.faults += (fault for fault in faults if (fault.mark, fault.path) not in told)
             told |= {(fault.mark, fault.path) for fault in faults}
-            if spec is not None:
-                id_ = f"{self._file.topic}/{name}{expansion.suffix}"
-                yield Case(id_, self._file.name, case.key.line, about, spec, expansion.matrix)
+            if spec is None:
+                spoken_to = None
+                continue
+            id_ = f"{self._file.topic}/{plan.name}{expansion.suffix}"
+            case = Case(id_, self._file.name, plan.own.key.line, about, spec, expansion.matrix)
+            spoken_to = None if spoken_to is None or case.frameworks is None else spoken_to | case.frameworks
+            yield case
+        if spoken_to:
+            self.faults += without_target(plan.own, spoken_to)

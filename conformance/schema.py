@@ -24,7 +24,7 @@ def schema() -> Schema:
     """
     spec = CaseSpec.model_json_schema()
     definitions: Schema = spec.pop("$defs")
-    for inheriting in (spec, definitions["Documented"]):
+    for inheriting in (spec, definitions["Documented"], definitions["Carried"]):
         inheriting.pop("required")
     definitions["Expectation"]["properties"]["when"]["propertyNames"] = {"enum": sorted(CONDITIONS)}
     definitions["Documented"]["properties"]["tensors"]["additionalProperties"] = False

@@ -303,6 +303,27 @@ def test_keys_of_defaults_are_checked_even_where_no_case_inherits_them(tmp_path:
     assert_told(tmp_path, HEAD + text, "layer.esp: unknown key (did you mean eps?)")
 
 
+@pytest.mark.parametrize("said", ["refuses: E, because: x", "source: x, tensors: {}"])
+def test_what_is_said_of_a_framework_that_the_case_does_not_speak_to_is_a_fault(tmp_path: Path, said: str) -> None:
+    place = "expect" if "refuses" in said else "documented"
+    body = f"why: x, native: {{torch: {{}}}}, {place}: {{torch: {{{said}}}, ▸keras: {{{said}}}}}"
+    text = f"cases: {{a: {{{body}, input: {{shape: [4, 3], normal: {{}}}}}}}}"
+    complaint = f"{place}.keras: names no target of this case (it speaks to torch)"
+    assert_told(tmp_path, HEAD + text, complaint)
+
+
+def test_an_expectation_may_speak_of_some_expansions_only_and_of_what_its_case_inherits(tmp_path: Path) -> None:
+    expected = "{refuses: E, because: x}"
+    text = f"""\
+{HEAD}defaults: {{input: {{shape: [4, 3], normal: {{}}}}, expect: {{mindspore: {expected}}}}}
+cases:
+  some: {{why: x, matrix: {{native: [{{torch: {{}}}}, {{keras: {{}}}}]}}, expect: {{keras: {expected}}}}}
+"""
+    path = tmp_path / "topic.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert len(load([path], FRAMEWORKS)) == 2
+
+
 def test_all_faults_of_a_case_are_reported(tmp_path: Path) -> None:
     text = "  ▸a: {layer: {eps: ▸x, ▸momentun: 1}, steps: [▸trian], input: {shape: ▸x}, expect: {▸trch: ▸3}}"
     assert_told(

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conformance import data
 from conformance import load as loading
 from conformance.case import Case
 from conformance.case_errors import CaseError, CaseErrors
@@ -305,7 +307,6 @@ def test_every_reference_in_the_schema_leads_somewhere() -> None:
 
 
 def test_the_schema_is_valid_and_agrees_with_the_loader(write: Write) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
     jsonschema.Draft202012Validator.check_schema(schema())
     validator = jsonschema.Draft202012Validator(schema())
     short = "{steps: [train, {mode: eval, input: {constant: 1}}], layer: {initial: {gamma: nan, beta: [1, inf]}}}"
@@ -313,6 +314,12 @@ def test_the_schema_is_valid_and_agrees_with_the_loader(write: Write) -> None:
         assert validator.is_valid(plain(parse(text.encode())))
     for text in (HEAD, f"{HEAD}cases: {{a: {{layer: {{momentun: 1}}}}}}", f"{HEAD}cases: {{../a: {GOOD}}}"):
         assert not validator.is_valid(plain(parse(text.encode())))
+
+
+@pytest.mark.parametrize("path", find([data.folder("cases")]), ids=lambda path: path.stem)
+def test_the_schema_admits_the_corpus(path: Path) -> None:
+    validator = jsonschema.Draft202012Validator(schema())
+    assert [error.message for error in validator.iter_errors(plain(parse(path.read_bytes())))] == []
 
 
 # Properties
