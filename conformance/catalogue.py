@@ -9,6 +9,7 @@ from typing import Any
 from conformance.conventions import (
     STAGES,
     Affine,
+    Channels,
     Differentiating,
     Modes,
     Moments,
@@ -21,6 +22,7 @@ _TWICE = ("ddx", "ddgamma", "ddy")
 
 #: Stage → the tensors that a change of it can move.
 _REACH = {
+    Channels: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var", *_TWICE},
     Modes: {"y", "dx", "dgamma", "running_mean", "running_var", "num_batches_tracked", *_TWICE},
     Moments: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var", *_TWICE},
     Normalising: {"y", "dx", "dgamma", *_TWICE},
@@ -115,6 +117,10 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     _h("gamma-beta-swapped", "γ and β are swapped", gamma="swapped"),
     _h("gamma-reversed", "γ is applied in the order of the channels reversed", gamma="reversed"),
     _h("gamma-of-first-channel", "the first γ is applied to every channel", gamma="of the first channel"),
+    *(
+        _h(f"channels-on-axis-{axis}", f"axis {axis} of x is taken for the channels, not axis 1", axis=axis)
+        for axis in (2, 3, 4, 0)
+    ),
     _h("mean-of-all-channels", "one mean is taken over all channels", shared="mean"),
     _h("statistics-of-all-channels", "one mean and one variance are taken over all channels", shared="both"),
     _h("samples-counted", "n is the number of samples, whatever their size", count="samples"),

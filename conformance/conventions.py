@@ -12,6 +12,13 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True)
+class Channels:
+    """Which axis of (N, C, *spatial) is taken for the channels'; another than 1 only where it is as long."""
+
+    axis: Literal[0, 1, 2, 3, 4] = 1
+
+
+@dataclass(frozen=True)
 class Modes:
     """Which mode a step runs in. `mode_lasts`: a mode holds for later calls that name none."""
 
@@ -127,7 +134,7 @@ class Precision:
 
 
 @dataclass(frozen=True)
-class Conventions(Precision, Differentiating, Affine, Updating, Normalising, Moments, Modes):
+class Conventions(Precision, Differentiating, Affine, Updating, Normalising, Moments, Modes, Channels):
     """A choice at every stage. `conformance.profile` says which ones a framework may declare.
 
     The others are mistakes and shortcuts that only a diagnosis supposes.
@@ -166,6 +173,6 @@ def fields_of(*stages: type) -> tuple[str, ...]:
 #: Field of `Conventions` → the stage that it belongs to.
 STAGES = {
     name: stage
-    for stage in (Modes, Moments, Normalising, Updating, Affine, Differentiating, Precision)
+    for stage in (Channels, Modes, Moments, Normalising, Updating, Affine, Differentiating, Precision)
     for name in fields_of(stage)
 }

@@ -67,6 +67,7 @@ class Oracle:
         self._latest = Latest(self.keeps)
         self._parameters: dict[Hashable, Parameters] = {}
         self._expected: OrderedDict[tuple[str, Conventions, Grade], dict[str, Expected]] = OrderedDict()
+        self._turned: dict[int, Oracle] = {}
 
     @cached_property
     def undefined(self) -> str | None:
@@ -99,10 +100,13 @@ class Oracle:
         """Let go of what was kept, as after a search, which has supposed dozens of conventions."""
         self._latest.clear()
         self._expected.clear()
+        self._turned.clear()
 
     def effective(self, conventions: Conventions) -> Conventions:
         """The conventions without those that this case has no use for, whatever they are: they move no number of it."""
         idle = {name: usual for name, usual in self._idle.items() if getattr(conventions, name) != usual}
+        if conventions.axis != 1 and not self._could_hold_channels(conventions.axis):
+            idle["axis"] = 1
         return conventions.but(**idle) if idle else conventions
 
     @cached_property
@@ -119,6 +123,16 @@ class Oracle:
             ("summation",): all(call.x.size <= BLOCKED_DEPTH * call.x.shape[1] for call in calls),
         }
         return {name: getattr(CANONICAL, name) for names, is_idle in idle.items() if is_idle for name in names}
+
+    def _could_hold_channels(self, axis: int) -> bool:
+        """Whether an axis of every input is as long as that of the channels. Of large inputs nobody supposes it."""
+        return all(
+            call.x.ndim > axis
+            and call.x.shape[1] == call.x.shape[axis] == self.problem.features
+            and call.x.size <= HELD
+            and call.mask is None
+            for call in self.problem.calls
+        )
 
     def reading(self, profile: Profile, conventions: Conventions) -> Reading:
         """The reference's numbers, step by step."""
@@ -157,11 +171,26 @@ class Oracle:
 
     def _answer(self, profile: Profile, conventions: Conventions, grade: Grade) -> dict[str, Expected]:
         """What is expected; of many values some channels after others, unless one bears on another."""
+        if conventions.axis != 1:
+            return self._of_axis(profile, conventions, grade)
         apart = conventions.shared == "nothing" and conventions.gamma not in ("reversed", "of the first channel")
         if not (apart and self._parts):
             return self._tensors(self.reading(profile, conventions), grade, conventions)
         answers = [part._tensors(part.reading(profile, conventions), grade, conventions) for part in self._parts]
         return {name: _joined([answer[name] for answer in answers]) for name in answers[0]}
+
+    def _of_axis(self, profile: Profile, conventions: Conventions, grade: Grade) -> dict[str, Expected]:
+        """What is expected where another axis is taken for the channels: that of the tensors turned, turned back."""
+        axis = conventions.axis
+        if axis not in self._turned:
+            self._turned[axis] = Oracle(self.problem.turned(1, axis), self.arithmetic)
+
+        def back(e: Expected) -> Expected:
+            whole = e.value.ndim > 1
+            return replace(e, value=e.value.swapaxes(1, axis), bound=e.bound.swapaxes(1, axis)) if whole else e
+
+        found = self._turned[axis].expected(profile, conventions.but(axis=1), grade)
+        return {name: back(expected) for name, expected in found.items()}
 
     @cached_property
     def _parts(self) -> list[Oracle]:

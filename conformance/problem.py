@@ -118,6 +118,15 @@ class Problem:
         initial = {name: value[channels] for name, value in self.initial.items()}
         return replace(self, calls=calls, initial=initial, features=calls[0].x.shape[1])
 
+    def turned(self, *axes: int) -> Problem:
+        """The same with two axes of what every step is given in each other's place."""
+
+        def moved(a: Array | None) -> Array | None:
+            return None if a is None else a.swapaxes(*axes)
+
+        calls = (replace(call, x=call.x.swapaxes(*axes), dy=moved(call.dy), v=moved(call.v)) for call in self.calls)
+        return replace(self, calls=tuple(calls))
+
     @cached_property
     def wire(self) -> dict[str, Any]:
         """What a worker gets of it, whichever the target."""

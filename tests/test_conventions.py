@@ -87,6 +87,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"momentum": 0.1}, f"{STATE} {IN_EVAL}"),
     ({"train_statistics": "running"}, IN_TRAIN),
     ({"eval_statistics": "batch"}, IN_EVAL),
+    ({"axis": 2}, ""),  # the oracle turns the tensors
     ({"updates": 0}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"updates": 2}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"update_in_eval": True}, "running_mean:234 running_var:234 count:234 y:3 dx:3 dgamma:3"),

@@ -41,6 +41,7 @@ ELSEWHERE = {
     "statistics-not-loaded",
     "count-saturates",
     "second-mean-detached",
+    *(f"channels-on-axis-{axis}" for axis in (2, 3, 4)),
 }
 
 ORACLE = oracle(**SHOWS_ALL)
@@ -85,6 +86,9 @@ HALF = SMALL | {"dtype": "float16"}
         ("momentum-clipped", {"layer": {"momentum": 1.5}}),
         ("count-saturates", {"input": {"shape": [8, 3, 8, 8], "normal": {"mean": 3}}}),
         ("statistics-not-loaded", {"steps": ["train", {"mode": "eval", "save_load": True}]}),
+        ("channels-on-axis-2", {"input": {"shape": [4, 3, 3, 2], "normal": {"mean": 3}}}),
+        ("channels-on-axis-3", {"input": {"shape": [4, 3, 2, 3], "normal": {"mean": 3}}}),
+        ("channels-on-axis-4", {"input": {"shape": [4, 3, 2, 2, 3], "normal": {"mean": 3}}}),
     ],
 )
 def test_a_fault_that_shows_in_some_layers_alone_is_named_there(cause: str, spec: dict[str, Any]) -> None:

@@ -65,6 +65,7 @@ CAUGHT = {
     "trains_its_parameters": ONE_STEP,
     "one_mean_for_all_channels": ONE_STEP,
     "counts_samples": "gradients/rank1[shape=4x3x6,steps=train]",
+    "channels_on_the_last_axis": "affine/square[shape=3x3x3x3,layout=channels_first]",
     "rank_2_alone": ONE_STEP,
     "gamma_ignored": "affine/values",
     "beta_ignored": "affine/values",

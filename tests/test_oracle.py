@@ -255,6 +255,22 @@ def test_what_is_computed_block_by_block_is_what_it_is_at_once(monkeypatch: pyte
                 assert np.allclose(expected.bound, by_blocks[name].bound, rtol=1e-12, atol=0, equal_nan=True)
 
 
+def test_an_axis_taken_for_the_channels_is_normalised_by_and_scaled() -> None:
+    of = oracle(layer={"initial": {"gamma": [1.0, 2.0, 3.0]}}, input={"shape": [4, 3, 2, 3], "normal": {}})
+    x = of.problem.calls[0].x.astype(np.float64)
+    xhat = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
+    found = of.expected(profile(), CANONICAL.but(axis=3))
+    np.testing.assert_allclose(found["y[0]"].value, xhat * [1.0, 2.0, 3.0], rtol=1e-12)
+    np.testing.assert_allclose(found["running_mean[0]"].value, 0.1 * x.mean((0, 1, 2)), rtol=1e-12)
+    assert found["y[0]"].bound.shape == found["dx[0]"].value.shape == x.shape
+
+
+@pytest.mark.parametrize("axis", [0, 2, 4])
+def test_an_axis_of_another_length_is_never_taken_for_the_channels(axis: int) -> None:
+    of = oracle(input={"shape": [4, 3, 2, 3], "normal": {}})
+    assert of.effective(CANONICAL.but(axis=axis)) == CANONICAL
+
+
 def test_conventions_and_grades_are_kept_apart() -> None:
     of = oracle()
     strict, weak = of.expected(NUMPY, CANONICAL), of.expected(NUMPY, CANONICAL, "weak")

@@ -40,6 +40,7 @@ BATCH = "self.batch = self.training or not self.track_running_stats"
 BETA = "+ self.beta.reshape(self.column)"
 CHANNELS = 'raise ValueError(f"expected {self.features} channels, got {x.shape[1]}")'
 COUNT = "self.n = x.size // max(self.features, 1)"
+COLUMN = "self.column = (1, -1) + (1,) * (x.ndim - 2)"
 CORRECTION = "var * np.float32(self.n / (self.n - 1))"
 DBETA = "dbeta = g.sum(self.axes)"
 DGAMMA = "dgamma = (g * self.xhat).sum(self.axes)"
@@ -202,6 +203,16 @@ AXES_AND_PARAMETERS = {
         "Takes n for the size of the batch, whatever the spatial size.",
         (COUNT, "self.n = x.shape[0]"),
         named="samples-counted ValueError",
+    ),
+    "channels_on_the_last_axis": _f(
+        "Takes the last axis for the channels where it is as long.",
+        (
+            AXES,
+            "last = x.ndim > 2 and x.shape[-1] == self.features; "
+            "self.axes = tuple(range(x.ndim - 1)) if last else (0, *range(2, x.ndim))",
+        ),
+        (COLUMN, f"{COLUMN} if not last else (-1,)"),
+        named="channels-on-axis-2 channels-on-axis-3 channels-on-axis-4",
     ),
     "rank_2_alone": _f(
         "Sums over the axes of BatchNorm2d, whatever the rank.", (AXES, "self.axes = (0, 2, 3)"), named="AxisError"
