@@ -16,6 +16,7 @@ from conftest import ROOT
 from tiny_framework import make
 
 from conformance.run_folder import read
+from conformance.upgrades.copies import without_pairs
 
 
 class Said:
@@ -218,6 +219,17 @@ def test_shards_of_one_run_merge_into_what_the_whole_would_be(conformance: Comma
     whole, merged = (read(folder / name) for name in (old_run, "merged"))
     assert (merged.footer["cases"], merged.footer["verdicts"]) == (whole.footer["cases"], whole.footer["verdicts"])
     assert merged.array("small/trains[momentum=0.1]", "./tinyframe==1.0", "y[0]") is not None
+
+
+def test_shards_by_target_have_no_pairs_and_say_so(conformance: Command, folder: Path, old_run: str) -> None:
+    conformance("run", "small.yaml", "-t", "numpy", "-o", "other-target")
+    said = conformance("merge", old_run, "other-target", "-o", "by-target")
+    assert said.code == 0, said.err
+    assert "./tinyframe==1.0 and numpy ran in different shards" in said.err
+    assert not list(read(folder / "by-target").pairs)
+    whole = conformance("run", "small.yaml", "-t", "numpy", "-t", "./tinyframe==1.0", "-o", "both")
+    assert whole.code == 0
+    assert without_pairs(read(folder / "both")) == []
 
 
 def test_what_are_no_shards_is_told(conformance: Command, folder: Path, old_run: str) -> None:

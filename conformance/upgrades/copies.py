@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,20 @@ def merge(runs: Sequence[Run], out: Path, command: Sequence[str]) -> RunWriter:
             writer.pair_line(whole(line))
     writer.finish_as({**info, "command": list(command)})
     return writer
+
+
+def without_pairs(run: Run) -> list[tuple[str, str]]:
+    """The pairs of targets that were never held against each other, though both ran some case: each in another shard.
+
+    A run holds the tensors of every verdict that a report shows, not of all, so that pairs cannot be judged later.
+    """
+    ran: dict[str, dict[str, None]] = {}
+    for line in run.verdicts:
+        if run.cases[line["case"]]["spec"].get("signature") is None:
+            ran.setdefault(line["case"], {})[line["target"]] = None
+    together = {pair for targets in ran.values() for pair in itertools.combinations(targets, 2)}
+    judged = {frozenset(line["pair"]) for line in run.pairs}
+    return sorted(pair for pair in together if frozenset(pair) not in judged)
 
 
 def _merged_info(runs: Sequence[Run]) -> dict[str, Any]:
