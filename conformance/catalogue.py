@@ -175,6 +175,30 @@ IN_HALF = _h(
 
 CATALOGUE = (*HYPOTHESES, *PRECISION, CANCELLED, IN_HALF)
 
+#: Names of what is plain to see, and needs no hypothesis.
+PLAIN = (
+    *("shape", "dtype", "missing", "returned", "device"),
+    *("input-changed", "parameters-changed", "differs-from-run-to-run"),
+    *("accepted", "document-contradicted", "unexplained"),
+)
+#: How a signature may differ from a documented one; a diagnosis names all that it does, after ``signature-``.
+SIGNATURE = ("added", "removed", "changed", "reordered")
+
+#: Every name that a diagnosis may be made of.
+NAMES = frozenset({*(h.name for h in CATALOGUE), *PLAIN, *(f"signature-{kind}" for kind in SIGNATURE)})
+
+
+def misnamed(diagnosis: str) -> str | None:
+    """The part of a diagnosis that no diagnosis is made of; None where all are names.
+
+    >>> misnamed("sums-overflow+gama-ignored")
+    'gama-ignored'
+    """
+    first, *others = diagnosis.split("+")
+    known = SIGNATURE if first.startswith("signature-") else NAMES
+    return next((part for part in others if part not in known), None) if first in NAMES else first
+
+
 _BY_CHANGE = {tuple(h.changes.items()): h for h in CATALOGUE if len(h.changes) == 1}
 
 

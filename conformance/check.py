@@ -14,6 +14,7 @@ from typing import Any, get_args
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import ValidationError
 
+from conformance.catalogue import NAMES, misnamed
 from conformance.conditions import CONDITIONS
 from conformance.document import Entry, Fault, plain
 from conformance.expand import KINDS
@@ -168,12 +169,18 @@ def _written(value: Any) -> str:
 
 
 def _expectations(case: Entry) -> Iterator[Fault]:
-    """What `expect` asks of versions and conditions, which would otherwise never hold, or fail when they are asked."""
+    """What `expect` asks of versions, conditions and diagnoses that never hold, or would fail when they are asked."""
     for framework, entry in _inside(case, "expect"):
         several = isinstance(entry.node.value, tuple)
         items = [Entry(node.mark, node) for node in entry.node.children] if several else [entry]
         for index, item in enumerate(items):
             path = ("expect", framework, *((index,) if several else ()))
+            named = item.node.entries.get("diverges")
+            if named is not None and isinstance(named.node.value, str):
+                wrong = misnamed(named.node.value)
+                if wrong is not None:
+                    message = f"{_written(wrong)} is no diagnosis"
+                    yield Fault(named.mark, _dotted((*path, "diverges")), message, _near(wrong))
             if "version" in item.node.entries:
                 yield from _condition((*path, "version"), "version", item.node.entries["version"])
             when = item.node.entries.get("when")
@@ -184,6 +191,11 @@ def _expectations(case: Entry) -> Iterator[Fault]:
                     yield Fault(
                         wanted.key, _dotted((*path, "when", key)), "unknown condition", nearest(key, CONDITIONS)
                     )
+
+
+def _near(diagnosis: str) -> str:
+    meant = closest(diagnosis, NAMES)
+    return f"did you mean {meant}?" if meant else "conformance/catalogue.py has them all; or write unexplained"
 
 
 def _inside(case: Entry, name: str) -> Iterator[tuple[str, Entry]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from pathlib import Path
 
 import pytest
 
+from conformance import judge
 from conformance.case_errors import CaseError, CaseErrors
+from conformance.catalogue import NAMES, misnamed
 from conformance.check import check
 from conformance.document import parse
 from conformance.load import load
@@ -310,6 +314,36 @@ def test_what_is_said_of_a_framework_that_the_case_does_not_speak_to_is_a_fault(
     text = f"cases: {{a: {{{body}, input: {{shape: [4, 3], normal: {{}}}}}}}}"
     complaint = f"{place}.keras: names no target of this case (it speaks to torch)"
     assert_told(tmp_path, HEAD + text, complaint)
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "complaint"),
+    [
+        ("gamma-ignord", "'gamma-ignord' is no diagnosis (did you mean gamma-ignored?)"),
+        ("sums-overflow+gamma-ignord", "'gamma-ignord' is no diagnosis (did you mean gamma-ignored?)"),
+        ("signature-shape", "'signature-shape' is no diagnosis (did you mean signature-changed?)"),
+        ("xyz", "'xyz' is no diagnosis (conformance/catalogue.py has them all; or write unexplained)"),
+    ],
+)
+def test_a_diagnosis_that_there_is_none_of_is_a_fault(tmp_path: Path, diagnosis: str, complaint: str) -> None:
+    body = f"expect: {{torch: {{diverges: ▸{diagnosis}, because: x}}}}"
+    assert_case_told(tmp_path, body, f"expect.torch.diverges: {complaint}")
+
+
+@pytest.mark.parametrize(
+    "diagnosis", ["unexplained", "accepted", "eps-ignored+gamma-ignored", "signature-added+removed"]
+)
+def test_diagnoses_may_be_made_of_several_names(diagnosis: str) -> None:
+    assert misnamed(diagnosis) is None
+
+
+def test_whatever_judging_names_may_be_expected() -> None:
+    source = inspect.getsource(judge)
+    named = {*judge._STRUCTURAL.values(), *(kind for _, kind, _ in judge._TOUCHED)}
+    named |= set(re.findall(r'_Finding\("divergent", "([a-z-]+)"', source)) | set(
+        re.findall(r'"(document-[a-z]+)"', source)
+    )
+    assert {"accepted", "unexplained", "document-contradicted"} <= named - {"signature-"} <= NAMES
 
 
 def test_an_expectation_may_speak_of_some_expansions_only_and_of_what_its_case_inherits(tmp_path: Path) -> None:
