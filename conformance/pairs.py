@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from conformance.arithmetic import Array, Double
+from conformance.catalogue import name_change
 from conformance.compare import TensorResult, compare_all
 from conformance.comparison import Under
+from conformance.conventions import CANONICAL, STAGES, Precision
 from conformance.evidence import Evidence
 from conformance.expected import Expected, InChannels
 from conformance.judge import Verdict
@@ -76,7 +78,24 @@ def judge_pair(oracle: Oracle, a: Side, b: Side) -> Agreement:
     results = _compare(a, b, {name: expected[name] for name in compared})
     if all(result.ok for result in results.values()):
         return Agreement("agree", results)
+    apart = {name for name, result in results.items() if not result.ok}
+    differences = "; ".join(filter(None, (_with_conventions(oracle, side, apart) for side in (a, b))))
     return Agreement("differ", results, differences or "each is within its bound of the reference")
+
+
+def _with_conventions(oracle: Oracle, side: Side, apart: Collection[str]) -> str:
+    """A side's difference; where it diverges, also the declared conventions that move a tensor of those apart."""
+    verdict, profile = side.verdict, side.under.profile
+    if verdict.verdict not in ("divergent", "inaccurate"):
+        return side.difference
+    accepted = oracle.effective(verdict.accepted)
+    held = oracle.expected(profile, accepted)
+    names = []
+    for choice, value in accepted.changes.items():
+        without = oracle.expected(profile, accepted.but(**{choice: getattr(CANONICAL, choice)}))
+        if STAGES[choice] is not Precision and any(held.get(name) is not without.get(name) for name in apart):
+            names.append(name_change(choice, value)[0])
+    return ", ".join([side.difference, *names])
 
 
 @dataclass(frozen=True)

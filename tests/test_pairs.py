@@ -71,6 +71,16 @@ def test_a_difference_is_explained_by_a_diagnosis_of_either_side() -> None:
     assert found.because == "a: gamma-ignored; b: running-variance-biased"
 
 
+def test_a_side_that_diverges_is_told_with_the_conventions_that_set_it_apart_as_well() -> None:
+    """y is off by a fault; running_var differs by what is declared."""
+    of = oracle(steps=STEPS)
+    found = pair(of, answer(of), answer(of, BIASED.but(gamma="ignored")), A, DECLARES_BIASED)
+    assert (found.agreement, found.because) == ("differ", "b: gamma-ignored, running-variance-biased")
+    alone = oracle(steps=["eval"])
+    found = pair(alone, answer(alone), answer(alone, BIASED.but(gamma="ignored")), A, DECLARES_BIASED)
+    assert found.because == "b: gamma-ignored"
+
+
 def test_two_that_share_a_convention_agree() -> None:
     of = oracle(steps=STEPS)
     sharing = under({"running_variance": "biased"}, name="a")
