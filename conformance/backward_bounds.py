@@ -55,6 +55,7 @@ class Backward(Forward):
         delta_beta = root * (_norm(lambda g: g, g) + beta_) + r.terms * beta_ + tiny * n  # (11), unrounded
         spanned = (t.x, np.abs(t.mu)[:, None], inv[:, None])
         delta_gamma = (root + 3 * u) * _norm(lambda g, x, mu, inv: g * _spanned(x, mu, inv), g, *spanned)
+        delta_gamma = delta_gamma + r.subnormal * (n * (1 + inv) + total(np.abs, g))  # (12")
         if tiny:
             small = np.abs(g) * (1 + inv[:, None]) + self.xhat + _spanned(*spanned) + 1
             delta_gamma = delta_gamma + tiny * small.sum(1)
@@ -68,31 +69,33 @@ class Backward(Forward):
         gamma = np.ones_like(t.gamma) if r.conventions.dx_scale == "ignored" else np.abs(t.gamma)
         outer = gamma * inv
         kept = np.ones((len(inv), 1)) if t.mask is None else np.broadcast_to(t.mask, t.x.shape)
-        relative = q + 4 * u
+        relative = q + 6 * u
+        least = self.eta + r.subnormal * (1 + gamma + inv)  # (13")
         if a or b:
             relative, spread = relative + r.terms, 3 * u + r.terms
-            through = outer * b * gamma_
+            through = outer * b * (gamma_ + delta_gamma)
             # What each of |dx|, |g| and |x̂| is multiplied by, and what is the same all over the channel.
             factors = (
                 relative + self.u_o,
                 outer * spread,
-                outer * b * (delta_gamma + spread * gamma_) + through * of_xhat[0],
-                outer * a * (delta_beta + spread * beta_) + through * of_xhat[1],
+                outer * b * (delta_gamma + spread * gamma_) + through * of_xhat[0] + outer * r.subnormal,
+                outer * (a * (delta_beta + spread * beta_) + r.subnormal * (2 + gamma_)) + through * of_xhat[1],
+                least,
             )
-            eta = self.eta
             delta_dx = in_blocks(
-                lambda dx, g, xhat, kept, of_dx, of_g, of_xhat, rest: (
-                    of_dx * np.abs(dx) + of_g * np.abs(g) + kept * (of_xhat * np.abs(xhat) + rest) + eta
+                lambda dx, g, xhat, kept, of_dx, of_g, of_xhat, rest, least: (
+                    of_dx * np.abs(dx) + of_g * np.abs(g) + kept * (of_xhat * np.abs(xhat) + rest) + least
                 ),
                 *(t.dx, g, t.xhat, kept),
                 *(factor[:, None] for factor in factors),
             )  # (13)
         else:
-            delta_dx = (outer * relative)[:, None] * np.abs(g) + self.u_o * np.abs(t.dx) + self.eta  # (13)
-        lost = self.lost_below(outer)
+            delta_dx = (outer * relative)[:, None] * np.abs(g) + self.u_o * np.abs(t.dx) + least[:, None]  # (13)
+        values = t.count if a or b else 1
+        lost = self.lost_below(outer / values)
         if lost is not None:
-            met = a * beta_[:, None] + b * self.xhat * gamma_[:, None]
-            delta_dx = delta_dx + lost * (np.abs(g) + kept * met + 3 * (1 + inv[:, None]) * (1 + self.xhat))  # (13')
+            met = np.abs(g) + kept * (a * beta_[:, None] + b * self.xhat * gamma_[:, None])
+            delta_dx = delta_dx + lost * (values * met + 3 * (1 + inv[:, None]) * (1 + self.xhat))  # (13')
         if tiny:
             met = self.xhat if t.batch else np.zeros_like(self.xhat)
             scale = (outer[:, None] * (2 + met)) + inv[:, None] + gamma[:, None]

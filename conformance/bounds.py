@@ -15,11 +15,14 @@ of the accumulator, u_o that of the output, n the values per channel, h the dept
     δr'  = |1−m|·δr + |m|·δs + 3u(|(1−m)r| + |m·s|) + u(|r|+|s|) + u_o|r'| + η                          (10)
     δβ'  = 2√l·u·(√Σg² + |β'|) + u_o|β'| + η                                                            (11)
     δγ'  = (2√l+3)·u·√Σ(g·w)² + inv·δμ·|β'| + (q+4u)|γ'| + u_o|γ'| + η      with w = inv·(|x|+|μ|)      (12)
-    δx'  = |γ|·inv·((q+4u)|t| + a·δβ' + b(δx̂·|γ'| + |x̂|·δγ') + 3u(|g| + a|β'| + b|x̂·γ'|)) + u_o|dx| + η  (13)
+    δx'  = |γ|·inv·((q+6u)|t| + a·δβ' + b(δx̂·(|γ'|+δγ') + |x̂|·δγ') + 3u(|g| + a|β'| + b|x̂·γ'|)) + u_o|dx| + η
+                                                                                                        (13)
            where dx = γ·inv·t, t = g − a·β' − b·x̂·γ', and a = b = 1/n in training, 0 in evaluation
 
-Where the factor |γ|·inv is subnormal in the accumulator, whose smallest subnormal is η_a, it is rounded by η_a in place
-of u: δy has η_a·(|x|+|μ|+1+inv) more (8'), δx' η_a·(|g|+a|β'|+b|x̂·γ'|+3(1+inv)(1+|x̂|)) (13').
+Gradual underflow, η_a the smallest subnormal of the accumulator: where the factor |γ|·inv is subnormal it is rounded by
+η_a in place of u, so that δy has η_a·(|x|+|μ|+1+inv) more (8'); where |γ|·inv/n is, with 1 for n in evaluation, δx' has
+η_a·(n(|g|+a|β'|+b|x̂·γ'|)+3(1+inv)(1+|x̂|)) more (13'). Whatever else is subnormal on the way: η_a·(|γ|+1) in δy (8"),
+η_a·(n(1+inv)+Σ|g|) in δγ' (12"), η_a·(1+|γ|+inv) in δx', in training |γ|·inv·η_a·(2+|γ'|+|x̂|) as well (13").
 
 Statistics that come from `running` carry the error they have accumulated in place of δμ and δσ². η is the smallest
 subnormal of the output. Conventions that are matters of precision widen these: (14) statistics and terms that are

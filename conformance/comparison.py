@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from conformance.arithmetic import Array
 from conformance.compare import TensorResult, compare_all
 from conformance.conventions import Conventions
 from conformance.documents import AS_DOCUMENTED, against_document
-from conformance.expected import Expected
+from conformance.expected import Expected, InChannels
 from conformance.observation import Observation
 from conformance.oracle import Oracle
 from conformance.problem import from_wire
@@ -65,6 +65,17 @@ class Comparison:
             found = self._readings[conventions, grade] = results | self._documented(expected)
         return found
 
+    def nearer(self, conventions: Conventions, base: Conventions, names: Collection[str]) -> float:
+        """The worst error of some tensors under the conventions, by the strict bounds of others.
+
+        A reading may admit a tensor by what it does to the bound; its values are then no nearer to what was returned.
+        """
+        held, before = (self.oracle.expected(self.under.profile, each) for each in (conventions, base))
+        shared = {name for name in names if name in held and name in before and name in self.observed}
+        measured = {name: (self.observed[name], "", _bounded_as(held[name], before[name])) for name in shared}
+        results = compare_all(measured, "", self.oracle.arithmetic)
+        return max((result.off for result in results.values()), default=0.0)
+
     def compared(self, name: str, expected: Expected) -> Together | None:
         """What a tensor was compared together with, if that is kept."""
         return self._tensors.get((name, id(expected)), (None, None, None))[2]
@@ -99,3 +110,11 @@ class Comparison:
             else TensorResult(None, problem="is missing")
             for name, text in (document.tensors if document else {}).items()
         }
+
+
+def _bounded_as(expected: Expected, other: Expected) -> Expected:
+    """A tensor as it should be, within the bound of another, which may be in parts of the same channels."""
+    if isinstance(expected, InChannels) and isinstance(other, InChannels):
+        parts = zip(expected.parts, other.parts, strict=True)
+        return InChannels(expected.shape, [replace(part, bound=of.bound) for part, of in parts])
+    return replace(expected, bound=other.bound)

@@ -52,21 +52,26 @@ EVIDENCE = re.compile(r": all within \S+ of the bound \(otherwise [^()]*\)")
 #: and where one of them is wrong the others are left out.
 Check = Callable[[Conventions, Collection[str]], Mapping[str, TensorResult]]
 
+#: How far some tensors are from what the first conventions make of them, in the bounds of the second.
+Nearer = Callable[[Conventions, Conventions, Collection[str]], float]
+
 
 class Search:
     """The hypotheses supposed of one target's tensors, and what came of each.
 
     A hypothesis that moves no tensor explains nothing. One that changes values and takes less than half of the error
-    away explains nothing either: where rounding alone is a little over its bound, some small change always brings it
-    back.
+    away, measured by the bounds before, explains nothing either: where rounding alone is a little over its bound, some
+    small change always brings it back, and one that makes the bound of a tensor huge admits whatever was returned.
 
     Args:
         base: the conventions the target was held to.
+        nearer: how far values are from the bounds before; not asked if None.
     """
 
-    def __init__(self, base: Conventions, check: Check) -> None:
+    def __init__(self, base: Conventions, check: Check, nearer: Nearer | None = None) -> None:
         self.base = base
         self.check = check
+        self.nearer = nearer
         self._found: dict[str, float] = {}
         self._results: dict[Hypothesis, Mapping[str, TensorResult]] = {}
 
@@ -137,11 +142,14 @@ class Search:
         return self._results[hypothesis]
 
     def _explains(self, results: Mapping[str, TensorResult], supposed: Sequence[Hypothesis]) -> bool:
-        widening = all(hypothesis in PRECISION for hypothesis in supposed)
-        return (
-            results is not self.start
-            and all(result.ok for result in results.values())
-            and (widening or worst(results) <= worst(self.start) / 2)
+        if results is self.start or not all(result.ok for result in results.values()):
+            return False
+        if all(hypothesis in PRECISION for hypothesis in supposed):
+            return True
+        half = worst(self.start) / 2
+        changes = {field: value for hypothesis in supposed for field, value in hypothesis.changes.items()}
+        return worst(results) <= half and (
+            self.nearer is None or self.nearer(self.base.but(**changes), self.base, self.failing) <= half
         )
 
     def diagnosis(self, results: Mapping[str, TensorResult], *supposed: Hypothesis) -> Diagnosis:

@@ -117,12 +117,13 @@ class Forward:
         gamma, beta = np.abs(t.gamma)[:, None], np.abs(t.beta)[:, None]
         relative, absolute = self.of_xhat
         spanned = 3 * r.u * t.inv
-        columns = (relative, spanned, absolute + spanned * np.abs(t.mu))
+        columns = (relative, spanned, absolute + spanned * np.abs(t.mu) + r.subnormal)
+        least = self.eta + r.subnormal  # (8")
         delta = in_blocks(
             lambda y, x, xhat, gamma, of_xhat, of_x, rest, of_beta: (
                 gamma * (of_xhat * np.abs(xhat) + of_x * np.abs(x) + rest) + self.u_o * np.abs(y) + of_beta
             ),
-            *(t.y, t.x, t.xhat, gamma, *(column[:, None] for column in columns), 5 * r.u * beta + self.eta),
+            *(t.y, t.x, t.xhat, gamma, *(column[:, None] for column in columns), 5 * r.u * beta + least),
         )  # (8)
         if r.conventions.coarse == "factors":
             delta = delta + gamma * ties(self.xhat, over(self.delta_xhat(self.of_xhat), self.xhat))  # (17)

@@ -193,7 +193,7 @@ def _find_reading(comparison: Comparison, seek_cause: bool) -> _Finding:
     plain = _plain(results)
     if plain is not None:
         return _Finding("divergent", *plain, tensors=results, accepted=profiled)
-    search = Search(profiled, check)
+    search = Search(profiled, check, comparison.nearer)
 
     def divergent(found: Diagnosis) -> _Finding:
         return _Finding("divergent", found.name, str(found), results, accepted=profiled, tried=search.tried)
@@ -244,6 +244,9 @@ def _recovered(
         for name, value in comparison.observed.items()
         if name.startswith(("running_mean[", "running_var["))
     }
+    strict = search.check(search.base.but(variance="two-pass"), ())
+    if all(strict[name].ok for name in running if name in strict):
+        return None  # what was weighed in is right
     for other in besides:
         supposed = search.base.but(variance="two-pass", **(other.changes if other else {}))
         traces = oracle.reading(comparison.under.profile, supposed).traces

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from conformance.arithmetic import Arithmetic, Array
 from conformance.catalogue import CANCELLED, IN_HALF, Hypothesis
@@ -30,11 +29,13 @@ class Loss:
 
     Attributes:
         mean: whether the mean is lost too.
+        grid: whether a mean or variance, or n times that, must be a number of half precision in every channel.
         reach: n, the mean size of x, μ and σ² of every channel, u → how far mean and variance can be off.
     """
 
     cause: Hypothesis
     mean: bool
+    grid: bool
     reach: Callable[[int, Array, Array, Array, float], tuple[Array, Array]]
 
 
@@ -49,13 +50,13 @@ def _in_half(n: int, size: Array, mu: Array, var: Array, _: float) -> tuple[Arra
     return mean, relative * var + mean * mean
 
 
-LOSSES = (Loss(CANCELLED, False, _cancelled), Loss(IN_HALF, True, _in_half))
+LOSSES = (Loss(CANCELLED, False, False, _cancelled), Loss(IN_HALF, True, True, _in_half))
 
 
 def recovered(
     loss: Loss,
     traces: list[Trace],
-    observed: Mapping[str, NDArray[np.float64]],
+    observed: Mapping[str, Array],
     conventions: Conventions,
     arithmetic: Arithmetic,
     dtypes: tuple[str, ...],
@@ -82,10 +83,14 @@ def recovered(
             continue
         mu, var = arithmetic.lower(t.mu), arithmetic.lower(t.var)
         with np.errstate(all="ignore"):
-            mean, sample_var = (_weighed_in(which, index, t, observed, arithmetic) for which in (0, 1))
+            (mean, off), (sample_var, var_off) = (
+                _weighed_in(which, index, t, observed, arithmetic, u) for which in (0, 1)
+            )
             used = sample_var / t.correction
             reach = loss.reach(t.count, np.abs(arithmetic.lower(t.x)).mean(1), mu, var, u)
             known = (not loss.mean or (np.abs(mean - mu) <= reach[0]).all()) and (np.abs(used - var) <= reach[1]).all()
+            if loss.grid:
+                known = known and (_in_half_steps(mean, t.count, off) or _in_half_steps(used, t.count, var_off))
         if not known:
             return None
         means.append(tuple(map(float, mean)) if loss.mean else None)
@@ -95,11 +100,21 @@ def recovered(
     return conventions.but(means=tuple(means) if loss.mean else None, variances=tuple(variances))
 
 
+def _in_half_steps(statistic: Array, n: int, off: Array) -> bool:
+    """Whether a statistic (C,), known but for so much, or n times it, may be a number of half precision throughout."""
+    return any(
+        (np.abs(value.astype(np.float16).astype(np.float64) - value) <= error).all()
+        for value, error in ((statistic, off), (n * statistic, n * off))
+    )
+
+
 def _weighed_in(
-    which: int, index: int, t: Trace, observed: Mapping[str, NDArray[np.float64]], arithmetic: Arithmetic
-) -> NDArray[np.float64]:
-    """s of r' = (1−m)·r + m·s."""
+    which: int, index: int, t: Trace, observed: Mapping[str, Array], arithmetic: Arithmetic, u: float
+) -> tuple[Array, Array]:
+    """s of r' = (1−m)·r + m·s, and how far it may be off, (16) of docs/bounds.md."""
     assert t.weight is not None
     name = ("running_mean", "running_var")[which]
     before = observed[f"{name}[{index - 1}]"] if index else arithmetic.lower(t.before[which])
-    return np.asarray((observed[f"{name}[{index}]"] - (1 - t.weight) * before) / t.weight)
+    after = observed[f"{name}[{index}]"]
+    off = 8 * u * (np.abs(before) + np.abs(after)) / abs(t.weight)
+    return np.asarray((after - (1 - t.weight) * before) / t.weight), off

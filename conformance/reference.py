@@ -203,7 +203,7 @@ def _updated(
     sample_var = stages.stored(sample_var, eps, c, arithmetic)
     before = state
     if c.begins == "anew":
-        before = State(0 * state.running_mean, 0 * state.running_var + 1, state.count)
+        before = State(np.zeros_like(state.running_mean), np.ones_like(state.running_var), state.count)
     after, weight = stages.updated(before, mean, sample_var, p, c, arithmetic)
     return _Update(before, after, weight, mean, sample_var, correction)
 

@@ -75,7 +75,7 @@ def moments(x: Array, kept: Any, n: float, index: int, arithmetic: Arithmetic, c
 
 def of_all(a: Array, arithmetic: Arithmetic) -> Array:
     """The mean over all channels, for each of them."""
-    return np.asarray(0 * a + arithmetic.sum(a) / max(a.size, 1))
+    return np.full(a.shape, arithmetic.sum(a) / max(a.size, 1), a.dtype)
 
 
 def in_range(sums: Array, arithmetic: Arithmetic, c: Moments) -> Array:

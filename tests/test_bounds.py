@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from algorithms import blocked, pairwise, sequential, two_pass
 from builders import STEP_TENSORS, parameters, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,7 +85,7 @@ def test_momentum_weighs_the_error_of_the_batch(momentum: float, handed_over: in
 
 def test_bounds_of_a_hand_made_batch() -> None:
     """x = ±1, γ = 2, β = 3, ε = 0: inv = 1, x̂ = x, g = 1 everywhere, so β' = n, γ' = 0 and dx = 0."""
-    n, u, eta = 4, 2.0**-24, 2.0**-149
+    n, u, eta = 4, 2.0**-24, 2.0**-149  # eta is below what can be told of these, but for exact zeros
     p = parameters(eps=0.0, gamma=[2.0], beta=[3.0])
     (found,) = limits(p, values([1, -1, 1, -1], [1, 1, 1, 1]))
     delta_mu = n * u / (1 - n * u) + u
@@ -97,7 +99,7 @@ def test_bounds_of_a_hand_made_batch() -> None:
     delta_dbeta = sums + 2 * math.sqrt(n) * u * n
     assert found.dbeta == pytest.approx([delta_dbeta + u * n + eta], rel=1e-12)
     assert found.dgamma == pytest.approx([delta_dgamma + eta], rel=1e-12)
-    through = delta_dbeta / n + delta_dgamma / n
+    through = delta_dbeta / n + (1 + delta_xhat) * delta_dgamma / n
     assert found.dx == pytest.approx(np.full((1, n), 2 * (through + 3 * u * 2) + eta), rel=1e-12)
 
 
@@ -144,9 +146,9 @@ def test_every_element_has_the_bound_that_the_equations_spell_out(n: int, saved:
     delta_beta = root * (np.sqrt((g**2).sum(1, keepdims=True)) + beta_)
     delta_gamma = (root + 3 * u) * np.sqrt(((g * spanned) ** 2).sum(1, keepdims=True))
     delta_gamma = delta_gamma + inv * delta_mu * beta_ + (q + 4 * u) * gamma_
-    terms = delta_beta + delta_xhat * gamma_ + xhat * delta_gamma
+    terms = delta_beta + delta_xhat * (gamma_ + delta_gamma) + xhat * delta_gamma
     rounded = 3 * u * (g + (beta_ + xhat * gamma_) / n)
-    delta_dx = (q + 4 * u) * dx + gamma * inv * (terms / n + rounded) + u_o * dx + eta
+    delta_dx = (q + 6 * u) * dx + gamma * inv * (terms / n + rounded) + u_o * dx + eta
     assert found.dx is not None
     assert found.dgamma is not None
     assert found.dbeta is not None
@@ -193,6 +195,58 @@ def test_a_factor_that_is_subnormal_is_rounded_by_its_spacing(gamma: float, orde
     assert (np.abs(y - trace.y) <= limit.y).all()
     assert (np.abs(dx - trace.dx) <= limit.dx).all()
     assert (np.abs(trace.y) > limit.y).mean() > (0.5 if abs(gamma) > 1e-43 else 0.0)
+
+
+@pytest.mark.parametrize("n", [3, 5, 64, 1000])
+def test_a_constant_channel_is_bounded_by_the_errors_of_its_mean_and_of_its_products(n: int) -> None:
+    """x̂ and γ' are exactly 0; whoever computes them has the rounding of μ, times a gradient of one sign."""
+    x = np.full((1, n), np.float32(1000.1))
+    g = np.random.RandomState(n).standard_normal((1, n)).astype(np.float32) + np.float32(100)
+    p = parameters(eps=1e-5)
+    mu, var = two_pass(x, sequential if n < 64 else blocked)
+    inv = np.float32(1) / np.sqrt(var + np.float32(1e-5))
+    xhat = (x - mu[:, None]) * inv[:, None]
+    dbeta, dgamma = pairwise(g), pairwise(g * xhat)
+    size = np.float32(n)
+    dx = inv[:, None] * (g - dbeta[:, None] / size - xhat * dgamma[:, None] / size)
+    step = values(x.astype(np.float64), g.astype(np.float64))
+    (trace,), (limit,) = evaluate(p, [step], CANONICAL, Double()), limits(p, step)
+    assert limit.dx is not None
+    assert limit.dgamma is not None
+    assert trace.dx is not None
+    assert trace.dgamma is not None
+    assert (np.abs(dx - trace.dx) <= limit.dx).all()
+    assert abs(dgamma[0] - trace.dgamma[0]) <= limit.dgamma[0]
+
+
+@pytest.mark.parametrize("order", ["inv first", "gamma first"])
+@pytest.mark.parametrize("gamma", [1e-3, 1e6])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_what_is_subnormal_on_the_way_is_rounded_by_its_spacing(order: str, gamma: float, mode: str) -> None:
+    """g of 10⁻⁴¹: products with x̂, and with inv or γ before the other makes a normal number of them again."""
+    n = 1000
+    p = parameters(2, gamma=[gamma] * 2, running_mean=[0.5, -0.5], running_var=[300, 0.5], eps=0.0)
+    p = replace(p, gamma=p.gamma.astype(np.float32).astype(np.float64))
+    drawn_ = drawn(n, mode=mode)
+    x = drawn_.x.astype(np.float32)
+    g = (np.random.RandomState(1).standard_normal((2, n)) * 1e-41).astype(np.float32)
+    step = values(x.astype(np.float64), g.astype(np.float64), mode)
+    held = p.running_mean.astype(np.float32), p.running_var.astype(np.float32)
+    mu, var = two_pass(x, pairwise) if mode == "train" else held
+    inv = np.float32(1) / np.sqrt(var)[:, None]
+    xhat = (x - mu[:, None]) * inv
+    dbeta, dgamma = pairwise(g)[:, None], pairwise(g * xhat)[:, None]
+    size = np.float32(n)
+    t = g - dbeta / size - xhat * (dgamma / size) if mode == "train" else g
+    scale = np.float32(gamma)
+    dx = (t * inv) * scale if order == "inv first" else (t * scale) * inv
+    (trace,), (limit,) = evaluate(p, [step], CANONICAL, Double()), limits(p, step)
+    assert limit.dx is not None
+    assert limit.dgamma is not None
+    assert trace.dx is not None
+    assert trace.dgamma is not None
+    assert (np.abs(dx - trace.dx) <= limit.dx).all()
+    assert (np.abs(dgamma[:, 0] - trace.dgamma) <= limit.dgamma).all()
 
 
 def test_the_strict_bound_of_the_mean_stops_growing_with_n_and_the_weak_one_does_not() -> None:

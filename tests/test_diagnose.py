@@ -142,6 +142,35 @@ def test_a_variance_lost_to_cancellation_is_named_by_what_is_left_of_it() -> Non
     assert (found.verdict, found.diagnosis) == ("divergent", "variance-cancelled")
 
 
+def float16_mean(x: Any) -> Any:
+    return x.astype(np.float16).mean(1, dtype=np.float16).astype(np.float64)
+
+
+def a_little_off(x: Any) -> Any:
+    return x.mean(1) * (1 + 1 / 40)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "cause"), [(float16_mean, "statistics-in-half"), (a_little_off, "unexplained")], ids=["half", "off"]
+)
+def test_a_mean_in_half_is_a_number_of_half_precision(statistic: Any, cause: str) -> None:
+    """Any error of its size would do otherwise."""
+    of = oracle(input={"shape": [4, 3, 5, 5], "normal": {"mean": 3, "std": 2}}, steps=["train"])
+    x = np.moveaxis(of.problem.calls[0].x, 1, 0).reshape(3, -1).astype(np.float64)
+    found = verdict(of, answer(of, CANONICAL.but(means=(tuple(statistic(x)),))))
+    assert (found.verdict, found.diagnosis) == ("divergent", cause)
+
+
+@pytest.mark.parametrize(("mean", "eps"), [(0, 1.2e-5), (0, 1.5e-5), (3, 2e-5), (30, 1e-3)])
+def test_no_statistic_is_lost_where_the_running_ones_are_right(mean: float, eps: float) -> None:
+    """dx alone is off, by less than what following a recovered variance admits."""
+    layer = {"initial": {"running_var": 100.0 if mean == 30 else 1.0}}
+    of = oracle(input={"shape": [8, 5], "normal": {"mean": mean}}, layer=layer, steps=["train"])
+    dx = of.expected(under().profile, CANONICAL.but(eps=eps))["dx[0]"].value
+    found = verdict(of, answer(of, dx_0=dx.astype(np.float32)))
+    assert (found.verdict, found.diagnosis) == ("divergent", "unexplained")
+
+
 PAIRS = [
     ("running-variance-biased", "momentum-weighs-old"),
     ("eps-outside-root", "gradient-detached"),
@@ -223,6 +252,20 @@ def test_the_evidence_of_a_diagnosis_can_be_told_from_its_sentence(result: Tenso
     assert EVIDENCE.sub("", f"{found}; because of a reason (10 of 10 runs)") == (
         f"{sentence}; because of a reason (10 of 10 runs)"
     )
+
+
+@pytest.mark.parametrize(("off", "named"), [(3.0, True), (4.0, False)])
+def test_what_is_no_nearer_by_the_bounds_before_explains_nothing(off: float, named: bool) -> None:
+    """A reading that makes a bound huge admits whatever was returned. Without it y is 7 bounds off."""
+    asked = []
+
+    def nearer(conventions: Conventions, base: Conventions, names: Any) -> float:
+        asked.append((conventions.gamma, base, set(names)))
+        return off
+
+    found = Search(CANONICAL, checking(gamma="ignored"), nearer).one()
+    assert (found is not None) is named
+    assert asked == [("ignored", CANONICAL, {"y[0]"})]
 
 
 def test_two_are_supposed_at_once() -> None:
