@@ -185,7 +185,8 @@ def test_a_wrong_reference_uses_more(sample: list[Case]) -> None:
 def test_every_formula_has_its_equation_in_the_page_and_the_other_way_round() -> None:
     root = Path(__file__).parents[1]
     page = (root / "docs" / "bounds.md").read_text(encoding="utf-8")
-    modules = [(root / "conformance" / name).read_text(encoding="utf-8") for name in ("bounds.py", "second.py")]
+    names = ("bounds.py", "forward_bounds.py", "backward_bounds.py", "second.py")
+    modules = [(root / "conformance" / name).read_text(encoding="utf-8") for name in names]
     equations = re.findall(r"^\*\*\((\d+)\)\*\*", page, re.MULTILINE)
     assert sorted(map(int, equations)) == list(range(1, len(equations) + 1))
     code, docstring = "\n".join(modules), "\n".join(module.split('"""')[1] for module in modules)
