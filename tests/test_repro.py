@@ -28,11 +28,9 @@ from conformance.session import judged
 from conformance.target import installed, parse
 
 MAIN = ["torch", "mindspore", "keras"]
-#: But those of second derivatives and of other layers, beside or carried, which have no scripts.
+#: But those of other layers, beside or carried, which have no scripts.
 CASES = [
-    case
-    for case in load([ROOT / "cases"], frozenset(data.adapters()))
-    if not (case.spec.beside or case.spec.carried) and not any(step.second is not None for step in case.spec.steps)
+    case for case in load([ROOT / "cases"], frozenset(data.adapters())) if not (case.spec.beside or case.spec.carried)
 ]
 SMALL = 5_000
 
@@ -65,6 +63,12 @@ def stored(problem: Problem) -> dict[str, Any]:
     return said
 
 
+def tensors(problem: Problem) -> list[str]:
+    """Source of all that the steps are given."""
+    gradients, twice = (any(getattr(call, name) is not None for call in problem.calls) for name in ("dy", "v"))
+    return source.tensors(problem, len(problem.calls), gradients=gradients, twice=twice)
+
+
 @pytest.mark.parametrize("framework", MAIN)
 def test_every_case_has_a_script_that_compiles(framework: str) -> None:
     for case in CASES[::7]:
@@ -78,13 +82,11 @@ def test_the_script_draws_the_bits_of_the_case() -> None:
     for case in filter(small, CASES[::2]):
         problem = materialise(case)
         names: dict[str, Any] = {"np": np}
-        lines = source.tensors(
-            problem, len(problem.calls), gradients=any(call.dy is not None for call in problem.calls)
-        )
+        lines = tensors(problem)
         exec("\n".join(lines), names)
         several = len(problem.calls) > 1
         for index, call in enumerate(problem.calls):
-            for name, wanted in (("x", call.x), ("dy", call.dy), ("keep", call.mask)):
+            for name, wanted in (("x", call.x), ("dy", call.dy), ("v", call.v), ("keep", call.mask)):
                 if wanted is not None:
                     drawn = names[f"{name}s"][index] if several else names[name]
                     assert np.array_equal(drawn.astype(wanted.dtype), wanted, equal_nan=True), (case.id, name, index)
@@ -94,18 +96,19 @@ def test_the_script_draws_the_bits_of_the_case() -> None:
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NaN and of nothing, as the script has them
 def test_its_reference_is_the_suites_own() -> None:
-    kinds = ("y", "dx", "dgamma", "dbeta", "running_mean", "running_var")
+    kinds = ("y", "dx", "dgamma", "dbeta", "ddx", "ddy", "ddgamma", "running_mean", "running_var")
     profile = parse("torch").profile
-    for case in [case for case in CASES if small(case) and case.kind == "layer"][::9]:
+    layers = [case for case in CASES if small(case) and case.kind == "layer"]
+    for case in [*layers[::9], *(case for case in layers if case.topic == "second")]:
         problem = materialise(case)
         oracle = Oracle(problem, Double())
         if oracle.undefined or (case.spec.input and any(n == 0 for n in case.spec.input.dimensions)):
             continue
         expected, reading = oracle.expected(profile, CANONICAL), oracle.reading(profile, CANONICAL)
         number = len(problem.calls)
-        wanted = formulas.Wanted([kind for kind in kinds if f"{kind}[0]" in expected], number, number > 1)
-        lines = source.tensors(problem, number, gradients=any(call.dy is not None for call in problem.calls))
-        lines += formulas.reference(problem, reading.parameters, reading.traces, wanted)
+        some = {name.partition("[")[0] for name in expected}
+        wanted = formulas.Wanted([kind for kind in kinds if kind in some], number, number > 1)
+        lines = tensors(problem) + formulas.reference(problem, reading.parameters, reading.traces, wanted)
         names: dict[str, Any] = {"np": np}
         with np.errstate(all="ignore"):
             exec("\n".join(lines), names)

@@ -24,6 +24,7 @@ How a framework spells a layer stands beside its adapter, in ``repro.py.j2``: a 
     numpy(case, step, kind, dtype, kept)        the same as a NumPy array; `kept`: later steps must not change it
     dtype(case, step, kind), shape(…)           its dtype's name, such as "float32"; its shape, a tuple
     constructor(case), version(case)            expressions: the class; the framework's version
+    twice                                       a variable: true where `step` heeds `step.v`, for second derivatives
 """
 
 from __future__ import annotations
@@ -100,8 +101,6 @@ def script(
         raise NoScript("one script cannot show it: its layer starts from another framework's")
     if case.spec.beside is not None:
         raise NoScript("a script cannot show it yet: another layer runs first")
-    if any(step.second is not None for step in case.spec.steps):
-        raise NoScript("a script cannot show it yet: it takes second derivatives")
     adapter, options = _place(str(verdict_line["target"]), target, named)
     framework = adapter.profile.framework
     if case.frameworks is not None and framework not in case.frameworks:

@@ -14,6 +14,9 @@ WIDTH = 100
 #: Vectors of more features are drawn as the case draws them; shorter ones are written out.
 _WRITTEN = 8
 
+#: The streams that cotangents of y and of dx are drawn from, as `conformance.problem` has them.
+_OF_Y, _OF_DX = 1, 4
+
 #: How NumPy says it; bfloat16, which it lacks, is float32 of fewer digits.
 _BFLOAT16 = [
     "def bfloat16(values):",
@@ -78,8 +81,11 @@ def literal(value: Any) -> str:
     return repr(value)
 
 
-def tensors(problem: Problem, steps: int, *, gradients: bool) -> list[str]:
-    """Lines that make x and dy, or lists xs and dys where there are several steps, masks, and the initial vectors."""
+def tensors(problem: Problem, steps: int, *, gradients: bool, twice: bool = False) -> list[str]:
+    """Lines that make x, dy and v, or lists xs, dys and vs of several steps, masks, and the initial vectors.
+
+    `gradients`: dy is wanted, the cotangent of y; `twice`: so is v, the cotangent of dx.
+    """
     case = problem.case
     specs = [case.input_of(index) for index in range(steps)]
     lines = _inputs(specs)
@@ -90,6 +96,13 @@ def tensors(problem: Problem, steps: int, *, gradients: bool) -> list[str]:
             for index, spec in enumerate(drawn)
         ]
         lines += _several("dy", exprs)
+    if twice:
+        second = [case.spec.steps[index].second for index in range(steps)]
+        exprs = [
+            None if spec is None else _cotangent(Gradient(seed=spec.seed), problem.calls[index].x, "{step}", _OF_DX)
+            for index, spec in enumerate(second)
+        ]
+        lines += _several("v", exprs)
     masks = [case.spec.steps[index].mask for index in range(steps)]
     if any(mask is not None for mask in masks):
         shapes = [(x.dimensions[0], *x.dimensions[2:]) for x in specs]
@@ -184,9 +197,10 @@ def _rounded(expr: str, dtype: str) -> str:
     return f"({expr}).astype(np.{dtype})" if needs and not expr.startswith("(") else f"{expr}.astype(np.{dtype})"
 
 
-def _cotangent(gradient: Gradient, x: Array, step: str) -> str:
+def _cotangent(gradient: Gradient, x: Array, step: str, stream: int = _OF_Y) -> str:
     dtype = x.dtype.name if "float" in x.dtype.name else "float32"
-    drawn = _draw(Normal(mean=gradient.mean, std=gradient.std, seed=gradient.seed), literal(tuple(x.shape)), 1, step)
+    normal = Normal(mean=gradient.mean, std=gradient.std, seed=gradient.seed)
+    drawn = _draw(normal, literal(tuple(x.shape)), stream, step)
     return _rounded(drawn, dtype)
 
 

@@ -16,7 +16,10 @@ HELD = frozenset({"gamma", "beta", "running_mean", "running_var", "num_batches_t
 
 @dataclass(frozen=True)
 class Step:
-    """One call as a template spells it; x, dy and keep are expressions of NumPy arrays, empty where there is none."""
+    """One call as a template spells it; x, dy, keep and v are expressions of NumPy arrays, empty where there is none.
+
+    With a v, the cotangent of dx, the call is differentiated twice: it has ddx, ddy and, of a learned gamma, ddgamma.
+    """
 
     mode: str
     x: str
@@ -30,6 +33,7 @@ class Step:
     save_load: bool
     strided: bool
     first: bool
+    v: str = ""
 
 
 @dataclass(frozen=True)

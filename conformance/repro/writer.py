@@ -19,7 +19,7 @@ from conformance.oracle import Oracle
 from conformance.problem import Problem
 from conformance.profile import AdapterFolder
 from conformance.repro import formulas, source
-from conformance.repro.shown import Row, shown
+from conformance.repro.shown import IMAGES, SECOND, Row, shown
 from conformance.repro.source import literal
 from conformance.repro.spelling import Spelling, Step
 from conformance.repro.words import Words
@@ -28,7 +28,7 @@ from conformance.spec import Documented
 
 TEMPLATE = "repro.py.j2"
 
-_GRADIENTS = frozenset({"dx", "dgamma", "dbeta"})
+_GRADIENTS = frozenset({"dx", "dgamma", "dbeta"}) | SECOND
 
 #: From here on frameworks may use several threads, which changes the order of sums.
 _LARGE = 10_000
@@ -74,7 +74,7 @@ class Writer:
         """The whole script."""
         if self.case.kind == "signature":
             return self._signature()
-        rows = [] if self.raises or self.dies else shown(self.oracle, self.profile, self.line)
+        rows = [] if self.raises or self.dies else self._rows()
         number = max((row.step + 1 for row in rows), default=len(self.problem.calls))
         whole = (
             self.raises
@@ -85,9 +85,12 @@ class Writer:
         gradients = bool(whole or {row.kind for row in rows} & _GRADIENTS) and any(
             call.dy is not None for call in self.problem.calls[:number]
         )
+        twice = bool(whole or {row.kind for row in rows} & SECOND) and any(
+            call.v is not None for call in self.problem.calls[:number]
+        )
         spelling = self._spelling(number)
-        tensors = source.tensors(self.problem, number, gradients=gradients)
-        body = [*self._text("layer", spelling), *self._calls(spelling, number, gradients, rows)]
+        tensors = source.tensors(self.problem, number, gradients=gradients, twice=twice)
+        body = [*self._text("layer", spelling), *self._calls(spelling, number, gradients, twice, rows)]
         start = [*self.words.header(rows), *self._text("imports", spelling)]
         start += self._guard() if self.dies else []
         start += ["", *self._text("setup", spelling), *tensors, "", f"# {self.profile.name}"]
@@ -100,6 +103,10 @@ class Writer:
         if rows[0].what in ("dtype", "shape"):
             return [*start, "seen = {}", *body, "", *self._facts(rows)]
         return [*start, "seen = {}", *body, "", *self._comparison(rows, number)]
+
+    def _rows(self) -> list[Row]:
+        declared = self.profile.declared(self.case, {**self.options, **self.facts})
+        return shown(self.oracle, self.profile, self.line, declared)
 
     def _printed(self, rows: Sequence[Row], several: bool) -> list[str]:
         expected = self.oracle.expected(self.profile, CANONICAL)
@@ -163,7 +170,7 @@ class Writer:
         text = str(getattr(self.template.module, macro)(*arguments)).strip("\n")
         return text.split("\n") if text else []
 
-    def _calls(self, spelling: Spelling, number: int, gradients: bool, rows: Sequence[Row]) -> list[str]:
+    def _calls(self, spelling: Spelling, number: int, gradients: bool, twice: bool, rows: Sequence[Row]) -> list[str]:
         """The steps, each written out; runs of equal ones as a loop."""
         several = number > 1
         flags = []
@@ -181,6 +188,7 @@ class Writer:
                 save_load=call.save_load,
                 strided=call.strided,
                 first=index == 0,
+                v=("vs[{}]" if several else "v") if twice and call.v is not None else "",
             )
             flags.append((step, tuple((row.kind, row.what, row.dtype) for row in rows if row.step == index)))
         lines: list[str] = []
@@ -266,7 +274,7 @@ class Writer:
         if len(row.atol) == 1:
             return _digits(row.atol[0])
         numbers = f"[{', '.join(_digits(value) for value in row.atol)}]"
-        if row.kind not in ("y", "dx"):
+        if row.kind not in IMAGES:
             return f"np.array({numbers})"
         ndim = self.problem.calls[row.step].x.ndim
         return f"np.reshape({numbers}, {literal((-1, *[1] * (ndim - 2)))})" if ndim > 2 else f"np.array({numbers})"
@@ -360,7 +368,7 @@ class _At:
 
     def __init__(self, step: Step, index: str) -> None:
         self.index = index
-        said = {name: getattr(step, name).format(index) for name in ("x", "dy", "keep")}
+        said = {name: getattr(step, name).format(index) for name in ("x", "dy", "keep", "v")}
         self.step = Step(**{**vars(step), **said})
 
 
