@@ -28,10 +28,8 @@ from conformance.session import judged
 from conformance.target import installed, parse
 
 MAIN = ["torch", "mindspore", "keras"]
-#: But those of other layers, beside or carried, which have no scripts.
-CASES = [
-    case for case in load([ROOT / "cases"], frozenset(data.adapters())) if not (case.spec.beside or case.spec.carried)
-]
+#: But those of carried layers, which have no scripts.
+CASES = [case for case in load([ROOT / "cases"], frozenset(data.adapters())) if not case.spec.carried]
 SMALL = 5_000
 
 
@@ -188,6 +186,40 @@ def test_the_words_of_a_framework_stay_in_a_comment() -> None:
     assert "\x1b" not in text
 
 
+def of_case(name: str) -> Problem:
+    return materialise(next(case for case in CASES if case.id == name))
+
+
+def test_the_tensors_of_the_layer_that_is_called_first_are_drawn_as_the_case_has_them() -> None:
+    for case in [case for case in CASES if case.spec.beside is not None]:
+        problem = materialise(case)
+        assert problem.beside is not None
+        built, call = problem.beside
+        names: dict[str, Any] = {"np": np}
+        exec("\n".join(source.of_beside(problem, built, call)), names)
+        for name, wanted in (("x", call.x), ("dy", call.dy), *built.initial.items()):
+            if wanted is not None:
+                assert np.array_equal(names[name].astype(wanted.dtype), wanted, equal_nan=True), (case.id, name)
+
+
+def test_the_layer_that_is_called_first_is_so_in_the_script() -> None:
+    text = script(stored(of_case("execution/beside-another-tiny-eps")), refused("mindspore"))
+    other, own = text.index("eps=2.4e-17"), text.index("eps=1.6e-17")
+    assert text.index("value_and_grad") < own
+    assert other < own
+    assert text.count("x = (") == 1  # the same tensors are not drawn twice
+
+
+def test_where_it_is_refused_or_cannot_be_said_the_script_knows() -> None:
+    case = stored(of_case("execution/beside-refused"))
+    remarked = refused("torch") | {"facts": ["the layer beside was refused: RuntimeError 5 is not 3"]}
+    text = script(case, remarked)
+    assert text.index("try:") < text.index("BatchNorm2d(3") < text.index('print(f"refused: ')
+    assert text.count("try:") == 2  # the other is of the exception that the script shows
+    with pytest.raises(NoScript, match="the layer that is called first: torch has no such thing"):
+        script(case, refused("torch") | {"facts": ["the layer beside cannot be said: torch has no such thing"]})
+
+
 # On the frameworks
 
 #: Runs many scripts in one interpreter, so that the framework is imported once; writes the exit code of each.
@@ -229,7 +261,8 @@ def of_findings(framework: str) -> list[Case]:
             if wanted.diverges or wanted.inaccurate:
                 found.setdefault((wanted.diverges, wanted.because), case)
     plain = [case for case in CASES if small(case) and case.kind == "layer" and not case.spec.expect]
-    return list({case.id: case for case in [*found.values(), *plain[::60]]}.values())
+    others = [case for case in plain if case.spec.beside is not None or case.topic == "second"]
+    return list({case.id: case for case in [*found.values(), *plain[::60], *others[::5]]}.values())
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,7 @@ from conformance.errors import UsageError
 from conformance.oracle import Oracle
 from conformance.problem import materialise
 from conformance.profile import AdapterFolder, Profile, open_adapter
+from conformance.repro import beside
 from conformance.repro.shown import NoScript
 from conformance.repro.source import broken
 from conformance.repro.writer import TEMPLATE, Writer
@@ -99,8 +100,9 @@ def script(
     case = _case(case_line)
     if case.spec.carried is not None:
         raise NoScript("one script cannot show it: its layer starts from another framework's")
-    if case.spec.beside is not None:
-        raise NoScript("a script cannot show it yet: another layer runs first")
+    unsaid = beside.remarked(verdict_line, beside.UNSAID)
+    if unsaid is not None:
+        raise NoScript(f"the framework has no way to say the layer that is called first: {one_line(unsaid)}")
     adapter, options = _place(str(verdict_line["target"]), target, named)
     framework = adapter.profile.framework
     if case.frameworks is not None and framework not in case.frameworks:

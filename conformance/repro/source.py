@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conformance.fields import Gradient, InitialValues, Input, Mask, Normal, Uniform
-from conformance.problem import INITIAL, Array, Problem
+from conformance.problem import INITIAL, Array, Built, Call, Problem
 
 WIDTH = 100
 
@@ -107,7 +107,31 @@ def tensors(problem: Problem, steps: int, *, gradients: bool, twice: bool = Fals
     if any(mask is not None for mask in masks):
         shapes = [(x.dimensions[0], *x.dimensions[2:]) for x in specs]
         lines += _several("keep", [_mask(mask, shape) for mask, shape in zip(masks, shapes, strict=True)])
-    lines += [_initial(problem, name) for name in problem.initial]
+    layer = case.spec.layer
+    if layer is not None:  # only canonical layers have initial vectors
+        built = Built(layer, case.rank, problem.features, problem.layer_dtype, "", problem.initial)
+        lines += [_initial(built, name) for name in problem.initial]
+    return _defined(lines)
+
+
+def of_beside(problem: Problem, built: Built, call: Call) -> list[str]:
+    """Lines that make x, dy and the initial vectors of the layer that is called first."""
+    case = problem.case
+    given = (case.spec.beside and case.spec.beside.input) or case.input_of(0)
+    lines = _inputs([given])
+    if call.dy is not None and case.spec.gradient is not None:
+        lines += _several("dy", [_cotangent(case.spec.gradient, call.x, "{step}")])
+    return _defined([*lines, *(_initial(built, name) for name in built.initial)])
+
+
+def unsaid(lines: Sequence[str], before: Sequence[str]) -> list[str]:
+    """`lines` without what `before` has defined for them."""
+    size = len(_BFLOAT16)
+    return list(lines[size:] if [*before[:size]] == [*lines[:size]] == _BFLOAT16 else lines)
+
+
+def _defined(lines: Sequence[str]) -> list[str]:
+    """Lines, one each, after what they need."""
     lines = [part for line in lines for part in line.split("\n")]
     return [*_BFLOAT16, *lines] if any("bfloat16(" in line for line in lines) else lines
 
@@ -210,15 +234,13 @@ def _mask(mask: Mask | None, shape: tuple[int, ...]) -> str | None:
     return f"np.random.RandomState([{mask.seed}, 3, {{step}}]).random_sample({literal(shape)}) < {mask.keep!r}"
 
 
-def _initial(problem: Problem, name: str) -> str:
-    layer = problem.case.spec.layer
-    assert layer is not None  # only canonical layers have initial vectors
-    values: InitialValues = getattr(layer.initial, name)
-    dtype, features = problem.layer_dtype, problem.features
+def _initial(built: Built, name: str) -> str:
+    values: InitialValues = getattr(built.layer.initial, name)
+    dtype, features = built.dtype, built.features
     if values.constant is not None and features > 1:
         return f"{name} = {_rounded(f'np.full({features}, {literal(float(values.constant))})', dtype)}"
     if features <= _WRITTEN or values.values is not None:
-        numbers = _decimal(problem.initial[name])
+        numbers = _decimal(built.initial[name])
         held = "float32" if dtype == "bfloat16" else dtype
         return f"{name} = np.array({literal(numbers)}, np.{held})"
     position = list(INITIAL).index(name)

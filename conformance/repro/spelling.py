@@ -45,6 +45,7 @@ class Spelling:
         native: constructor arguments as a user types them, None for a canonical case.
         initial: which of gamma, beta, running_mean and running_var are variables of the script.
         learned: gamma and beta, as far as the layer learns them.
+        step_dtypes: of every step's input, then of that of a layer which is called first.
         large: there are enough elements for several threads.
         saves, dies, signature: whether a step goes through a checkpoint, the process may die, nothing is called.
         held: the tensors that the layer keeps, and changes, from call to call.
