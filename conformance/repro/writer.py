@@ -6,19 +6,16 @@ import ast
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conformance.conventions import CANONICAL
 from conformance.documents import printed_numbers
 from conformance.oracle import Oracle
 from conformance.problem import Problem
 from conformance.profile import AdapterFolder
-from conformance.repro import beside, endings, formulas, source
+from conformance.repro import beside, endings, formulas, source, template
 from conformance.repro.shown import IMAGES, SECOND, Row, shown
 from conformance.repro.source import literal
 from conformance.repro.spelling import Spelling, Step
@@ -26,23 +23,10 @@ from conformance.repro.words import Words
 from conformance.safe_text import one_line
 from conformance.spec import Documented
 
-TEMPLATE = "repro.py.j2"
-
 _GRADIENTS = frozenset({"dx", "dgamma", "dbeta"}) | SECOND
 
 #: From here on frameworks may use several threads, which changes the order of sums.
 _LARGE = 10_000
-
-
-@cache
-def _environment(folder: Path) -> Environment:
-    return Environment(  # noqa: S701 - Python source, not HTML
-        loader=FileSystemLoader(folder),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
 
 
 class Writer:
@@ -64,7 +48,7 @@ class Writer:
         self.options = options
         self.facts = facts
         self.line = line
-        self.template: Any = _environment(adapter.path).get_template(TEMPLATE)
+        self.template: Any = template.opened(adapter.path)
         meaningless = oracle.undefined or self.profile.senseless(problem)
         self.words = Words(self.case, self.profile, options, facts, line, meaningless)
         self.raises = self.words.raises
@@ -188,7 +172,7 @@ class Writer:
 
     def _text(self, macro: str, *arguments: Any) -> list[str]:
         """The lines of a macro."""
-        text = str(getattr(self.template.module, macro)(*arguments)).strip("\n")
+        text = str(getattr(self.template, macro)(*arguments)).strip("\n")
         return text.split("\n") if text else []
 
     def _calls(self, spelling: Spelling, number: int, gradients: bool, twice: bool, rows: Sequence[Row]) -> list[str]:
