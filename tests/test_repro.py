@@ -16,6 +16,7 @@ from conftest import ROOT, MakeCase
 from conformance import data
 from conformance.arithmetic import Double
 from conformance.case import Case
+from conformance.commands.repro import repro
 from conformance.conventions import CANONICAL
 from conformance.crew import Limits, NotStarted
 from conformance.lines import case_line, target_line, verdict_line
@@ -28,7 +29,7 @@ from conformance.session import judged
 from conformance.target import installed, parse
 
 MAIN = ["torch", "mindspore", "keras"]
-#: But those of carried layers, which have no scripts.
+#: But those of carried layers, which start from numbers that another framework has to give first.
 CASES = [case for case in load([ROOT / "cases"], frozenset(data.adapters())) if not case.spec.carried]
 SMALL = 5_000
 
@@ -260,6 +261,31 @@ def test_where_it_is_refused_or_cannot_be_said_the_script_knows() -> None:
         script(case, refused("torch") | {"facts": ["the layer beside cannot be said: torch has no such thing"]})
 
 
+PORTED = """\
+conformance: 1
+about: A port.
+cases:
+  port:
+    why: x
+    layer: {}
+    input: {shape: [4, 3], normal: {mean: 5}}
+    carried: {from: numpy, steps: [train, train]}
+    steps: [eval, train]
+"""
+
+
+def test_a_carried_layer_starts_from_numbers_that_are_written_out(tmp_path: Path) -> None:
+    (tmp_path / "ported.yaml").write_text(PORTED)
+    (case,) = load([tmp_path / "ported.yaml"], frozenset(data.adapters()))
+    held = {"running_mean": np.array([0.1, 0.2, 1e-9], np.float32), "gamma": np.array([1, 2, 3], np.float32)}
+    problem = materialise(case, held)
+    text = script(stored(problem), refused("torch"), carried=held)
+    assert "running_mean = np.array([0.1, 0.2, 1e-09], np.float32)" in text
+    assert "layer.weight.copy_(torch.tensor(gamma))" in text
+    with pytest.raises(NoScript, match="a run does not keep the numbers that a carried layer starts from"):
+        script(stored(problem), refused("torch"))
+
+
 # On the frameworks
 
 #: Runs many scripts in one interpreter, so that the framework is imported once; writes the exit code of each.
@@ -344,3 +370,18 @@ def test_a_script_exits_with_0_once_the_framework_is_right(scripts: dict[str, tu
     repaired = {name: text for name, text in repaired.items() if right in text}
     assert repaired
     assert set(run_scripts(repaired, tmp_path).values()) == {0}
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("target", MAIN)
+def test_the_command_trains_the_layer_that_is_carried(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if installed(parse(target).profile.package) is None:
+        pytest.skip(f"{target} is not installed")
+    (tmp_path / "ported.yaml").write_text(PORTED)
+    assert repro("ported/port", [tmp_path / "ported.yaml"], target, "cpu", None) == 0
+    text = capsys.readouterr().out
+    (line,) = [line for line in text.splitlines() if line.startswith("running_mean = np.array(")]
+    assert float(line.partition("([")[2].partition(",")[0]) > 0.5  # after two steps towards a mean of 5, from 0
+    assert run_scripts({"port": text}, tmp_path)["port"] == int(target == "keras")  # its running_var is biased

@@ -38,7 +38,7 @@ from jinja2 import TemplateError
 
 from conformance.arithmetic import Double
 from conformance.oracle import Oracle
-from conformance.problem import materialise
+from conformance.problem import Array, materialise
 from conformance.repro import template
 from conformance.repro.possible import case_of, checked, offered
 from conformance.repro.shown import NoScript
@@ -72,6 +72,7 @@ def script(
     target: Mapping[str, Any] | None = None,
     *,
     named: bool = True,
+    carried: Mapping[str, Array] | None = None,
 ) -> str:
     """The script of a result.
 
@@ -79,6 +80,7 @@ def script(
         case_line: as in `of_stored`, as are the two after it.
         named: a person named the target. Else the template of an adapter from elsewhere is not run: a stored run may
             give its targets any name, that of a folder in it too.
+        carried: of a case whose layer comes from another framework: what that held, as `materialise` takes it.
 
     Raises:
         NoScript: no script can show it, or the adapter brings no template.
@@ -86,8 +88,13 @@ def script(
     case = case_of(case_line)
     adapter, options = checked(case, verdict_line, target, named=named)
     facts = (target or {}).get("facts") or {"version": _installed(adapter.profile.package)}
+    if case.spec.carried is not None and carried is None:
+        raise NoScript(
+            "a run does not keep the numbers that a carried layer starts from",
+            hint="conformance repro without --run trains it anew",
+        )
     try:
-        problem = materialise(case)
+        problem = materialise(case, carried)
     except ValueError as error:
         raise NoScript(f"the stored case cannot be made: {one_line(str(error))}") from error
     oracle = Oracle(problem, Double())  # bounds need no more, and the script computes what is expected itself

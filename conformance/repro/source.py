@@ -110,7 +110,11 @@ def tensors(problem: Problem, steps: int, *, gradients: bool, twice: bool = Fals
     layer = case.spec.layer
     if layer is not None:  # only canonical layers have initial vectors
         built = Built(layer, case.rank, problem.features, problem.layer_dtype, "", problem.initial)
-        lines += [_initial(built, name) for name in problem.initial]
+        if case.spec.carried is None:
+            lines += [_initial(built, name) for name in problem.initial]
+        else:
+            lines.append(f"# What {case.spec.carried.source}'s layer held, which this one starts from.")
+            lines += [_written(built, name) for name in problem.initial]
     return _defined(lines)
 
 
@@ -240,11 +244,15 @@ def _initial(built: Built, name: str) -> str:
     if values.constant is not None and features > 1:
         return f"{name} = {_rounded(f'np.full({features}, {literal(float(values.constant))})', dtype)}"
     if features <= _WRITTEN or values.values is not None:
-        numbers = _decimal(built.initial[name])
-        held = "float32" if dtype == "bfloat16" else dtype
-        return f"{name} = np.array({literal(numbers)}, np.{held})"
+        return _written(built, name)
     position = list(INITIAL).index(name)
     return f"{name} = {_rounded(_draw(values.normal or values.uniform, str(features), 2, str(position)), dtype)}"
+
+
+def _written(built: Built, name: str) -> str:
+    """An initial vector in numbers."""
+    held = "float32" if built.dtype == "bfloat16" else built.dtype
+    return f"{name} = np.array({literal(_decimal(built.initial[name]))}, np.{held})"
 
 
 def _decimal(values: Array) -> list[float]:
