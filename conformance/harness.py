@@ -260,7 +260,8 @@ def _run_beside(adapter: Adapter, packed: Dict[str, Any]) -> None:
         layer = adapter.build(Layer(initial=_initial(packed["initial"]), **packed["layer"]))
         adapter.step(layer, _step(packed["step"]))
     except (Refused, NotExpressible) as refusal:
-        remark = "the layer beside was refused: {}".format(" ".join(map(str, refusal.args)).split("\n")[0])
+        what = "was refused" if isinstance(refusal, Refused) else "cannot be said"
+        remark = "the layer beside {}: {}".format(what, " ".join(map(str, refusal.args)).split("\n")[0])
         facts += [remark] if remark not in facts else []
     adapter.facts = facts
 

@@ -248,11 +248,19 @@ class TargetItem(ConformanceItem):
         verdict = side.verdict
         self._hold_against_baseline(side)
         if verdict.status == "unexpected":
-            raise Unexpected(message(self.case, side))
+            raise Unexpected(self._message(side))
         if verdict.verdict == "refused":
             pytest.skip(verdict.because)
         if verdict.verdict not in ("conforms", "conventional"):
             pytest.xfail(verdict.because)
+
+    def _message(self, side: Side) -> str:
+        from conformance.lines import target_line, verdict_line
+        from conformance.repro import offered
+
+        (target,) = self.targets
+        line = verdict_line(self.case.id, target.name, side.verdict, side.observation)
+        return message(self.case, side, offered(self.case, line, target_line(target, None), named=True))
 
     def _hold_against_baseline(self, side: Side) -> None:
         """Fail on a change since the baseline; an unexpected verdict that it had already is xfailed."""
@@ -273,7 +281,7 @@ class TargetItem(ConformanceItem):
             remarks = bench.baseline.remarks(name, framework, side.under.facts)
             since = "; ".join(remarks) or "the same version and environment"
             head = f"changed since the baseline: {change.change}: {change.what} ({since})"
-            raise Unexpected(f"{head}\n{message(self.case, side)}")
+            raise Unexpected(f"{head}\n{self._message(side)}")
         if side.verdict.status == "unexpected":
             pytest.xfail("unexpected, as it was in the baseline")
 
@@ -304,8 +312,11 @@ class PairItem(ConformanceItem):
         raise Unexpected("\n".join(lines))
 
 
-def message(case: Case, side: Side) -> str:
-    """An unexpected verdict on one screen: what, why, the worst tensors, and how to see more."""
+def message(case: Case, side: Side, reproducible: bool) -> str:
+    """An unexpected verdict on one screen: what, why, the worst tensors, and how to see more.
+
+    `reproducible`: a script can show it.
+    """
     verdict = side.verdict
     because = _shown(verdict.because)
     evidence = [f"{verdict.error.type}: {_shown(verdict.error.message)}"] if verdict.error else []
@@ -316,7 +327,7 @@ def message(case: Case, side: Side) -> str:
         *(line for line in evidence if line.strip() not in because),
         *([f"received: {_shown(side.observation.received)}"] if side.observation.received else []),
         f"see: {_command('explain', case, side.under.name)}",
-        f"repro: {_command('repro', case, side.under.name)}",
+        *([f"repro: {_command('repro', case, side.under.name)}"] if reproducible else []),
     ]
     return "\n".join(lines)
 

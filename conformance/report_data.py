@@ -17,7 +17,7 @@ from operator import itemgetter
 from typing import Any
 
 from conformance.findings import Finding, agreement, causes, off, reason, topic
-from conformance.repro import of_stored
+from conformance.repro import NoScript, case_of, of_stored, offered
 from conformance.run_folder import Line, Run, whole
 from conformance.safe_text import shorten
 
@@ -64,6 +64,7 @@ class Embedded:
 def embedded(run: Run, found: Iterable[Finding], proofs: Mapping[str, Sequence[str]]) -> Embedded:
     """The run as the report's script reads it, with its findings and what proves each row of the API differences."""
     targets = [target["name"] for target in run.info["targets"]]
+    described = {target["name"]: target for target in run.targets}
     odd, written, listed = agreement(run).odd, scripts(run, found), _listed(run)
     index: list[dict[str, Any]] = []
     details: list[dict[str, Any]] = []
@@ -77,7 +78,8 @@ def embedded(run: Run, found: Iterable[Finding], proofs: Mapping[str, Sequence[s
         lines = [whole(line) for line in verdicts], [whole(line) for line in pairs]  # read once for both
         places[name] = len(index)
         index.append(_entry(case, *lines, targets, odd.get(name, "")))
-        details.append(_details(case, *lines, targets, written))
+        commands = _commands(case, lines[0], described, written)
+        details.append(_details(case, *lines, targets, written, commands))
         tensors.update(_bare(tensor) for line in lines[0] for tensor in line["tensors"])
         if len(details) == PART:
             parts.append(pack(details))
@@ -131,6 +133,20 @@ def scripts(run: Run, found: Iterable[Finding]) -> dict[tuple[str, str], str]:
     lines = {subject: line for line in run.verdicts if (subject := _subject(line)) in wanted}
     written = {key: of_stored(run.cases[key[0]], lines[key], targets[key[1]]) for key in wanted}
     return {key: script for key, script in written.items() if script}
+
+
+def _commands(
+    case: Line, verdicts: Iterable[Line], targets: Mapping[str, Line], written: Container[tuple[str, str]]
+) -> frozenset[str]:
+    """The targets on which `conformance repro` would write a script that the page does not hold."""
+    missing = [line for line in verdicts if _subject(line) not in written]
+    if not missing:
+        return frozenset()
+    try:
+        read = case_of(case)
+    except NoScript:
+        return frozenset()
+    return frozenset(line["target"] for line in missing if offered(read, line, targets[line["target"]]))
 
 
 def _subject(line: Line) -> tuple[str, str]:
@@ -201,6 +217,7 @@ def _details(
     pairs: Sequence[Line],
     targets: list[str],
     written: Mapping[tuple[str, str], str],
+    commands: Container[str],
 ) -> dict[str, Any]:
     """What the page of a case shows beyond the list."""
     asked = {"steps": steps(case["spec"]), "parameters": parameters(case["spec"])}
@@ -209,12 +226,15 @@ def _details(
         "line": case["line"],
         "spec": shorten(specification(case["spec"]), TEXT_LIMIT),
         **_without_empty(asked),
-        "verdicts": [_verdict(line, targets, written.get((line["case"], line["target"]))) for line in verdicts],
+        "verdicts": [
+            _verdict(line, targets, written.get(_subject(line)), line["target"] in commands) for line in verdicts
+        ],
         "pairs": [_pair(line, targets) for line in pairs],
     }
 
 
-def _verdict(line: Line, targets: list[str], script: str | None) -> dict[str, Any]:
+def _verdict(line: Line, targets: list[str], script: str | None, command: bool) -> dict[str, Any]:
+    """What is shown of a verdict; `command`: `conformance repro` would write its script."""
     error = line["error"]
     return _without_empty(
         {
@@ -231,6 +251,7 @@ def _verdict(line: Line, targets: list[str], script: str | None) -> dict[str, An
             "facts": [shorten(fact, TEXT_LIMIT) for fact in line["facts"]],
             "error": [error["type"], shorten(error["message"], TEXT_LIMIT)] if error else None,
             "script": script,
+            "repro": int(command),
         }
     )
 

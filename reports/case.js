@@ -60,7 +60,7 @@ function drawVerdict(item, verdict) {
       verdict.error ? make("pre", { class: "error" }, verdict.error.join(": ")) : null,
       ...(verdict.facts || []).map((fact) => make("p", { class: "quiet" }, fact)),
       command(`conformance explain ${quoted(item.id)} -t ${quoted(name)}`),
-      !verdict.script && verdict.verdict !== "broken" ? command(`conformance repro ${quoted(item.id)} -t ${quoted(name)}`) : null,
+      verdict.repro ? command(`conformance repro ${quoted(item.id)} -t ${quoted(name)}`) : null,
       drawScript(verdict, name),
     ),
   );

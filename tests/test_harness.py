@@ -245,6 +245,18 @@ def test_a_layer_beside_that_is_refused_is_a_remark(make_case: MakeCase) -> None
     assert reply["facts"].count("the layer beside was refused: ValueError no eps of 0.25") == 1
 
 
+def test_a_layer_beside_that_the_framework_has_no_words_for_is_another_remark(make_case: MakeCase) -> None:
+    class Wordless(Counting):
+        def build(self, layer: Layer) -> Any:
+            if layer.eps == 0.25:
+                raise NotExpressible("no word for an eps of 0.25")
+            return super().build(layer)
+
+    reply = answer(Wordless(), make_case, **BESIDE)
+    assert reply["error"] is None
+    assert "the layer beside cannot be said: no word for an eps of 0.25" in reply["facts"]
+
+
 def test_a_mistake_with_the_layer_beside_is_the_adapters(make_case: MakeCase) -> None:
     reply = answer(Scripted(at_step=outside), make_case, **BESIDE)
     assert (reply["error"]["fault"], reply["steps"]) == ("adapter", [])

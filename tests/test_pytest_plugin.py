@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +67,14 @@ def options(*targets: str) -> list[str]:
 
 def misbehaving(fault: str) -> str:
     return f"{MISBEHAVING},fault={fault}"
+
+
+def spelled(fault: str) -> str:
+    """The same in a folder of the test's own, with a template for scripts."""
+    shutil.copytree(MISBEHAVING, "tests/spelled")
+    shutil.copytree(ROOT / "adapters" / "numpy", "adapters/numpy")  # which it looks for beside its own
+    shutil.copy(ROOT / "adapters" / "torch" / "repro.py.j2", "tests/spelled")
+    return f"./tests/spelled,fault={fault}"
 
 
 def node_ids(result: pytest.RunResult) -> list[str]:
@@ -284,7 +293,7 @@ def failures(result: pytest.RunResult) -> list[list[str]]:
 def test_a_failure_says_what_and_why_and_how_to_see_more(
     pytester: pytest.Pytester, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = misbehaving("returns_a_wrong_shape")
+    target = spelled("returns_a_wrong_shape")
     (lines,) = failures(pytester.runpytest(*options(target), "-k", "unlucky"))
     assert lines == [
         f"{target}: divergent, expected conforms or conventional",
@@ -297,6 +306,17 @@ def test_a_failure_says_what_and_why_and_how_to_see_more(
         cli.app()
     assert exited.value.code == 0
     assert "divergent, unexpected" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("fault", "case"), [("returns_a_wrong_shape", "unlucky"), ("refuses", "matrix")])
+def test_a_failure_that_no_script_can_show_offers_none(
+    fault: str, case: str, pytester: pytest.Pytester, folder: Path
+) -> None:
+    """Without a template, and of a case that the adapter has no words for."""
+    target = misbehaving(fault) if case == "unlucky" else spelled(fault)
+    first, *_ = failures(pytester.runpytest(*options(target), "-k", case))
+    assert any(line.startswith("see: ") for line in first)
+    assert not any(line.startswith("repro: ") for line in first)
 
 
 def test_a_pair_that_differs_says_how_to_see_more(pytester: pytest.Pytester, folder: Path) -> None:
@@ -337,10 +357,10 @@ def test_a_failure_fits_on_a_screen_and_leaves_the_terminal_alone(pytester: pyte
 
 def test_a_name_of_a_file_does_not_act_through_a_failure(pytester: pytest.Pytester, folder: Path) -> None:
     (folder / "cases" / "small.yaml").rename(folder / "cases" / "\x1b[31mred\u202e.yaml")
-    result = pytester.runpytest(*options(misbehaving("refuses")))
+    result = pytester.runpytest(*options(spelled("refuses")))
     # Where CI is set pytest's summary says every line once more.
     said = {line for line in result.outlines if line.startswith(("see: ", "repro: "))}
-    assert len(said) == 6
+    assert len(said) == 4  # no script shows what the framework has no way to say
     assert all(line.isprintable() for line in said)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import handmade_runs
 import pytest
 from handmade_runs import (
     BIASED,
@@ -278,6 +279,19 @@ def test_the_index_tells_what_the_list_shows_and_filters() -> None:
     first, second = only["verdicts"]
     assert (first["verdict"], first["unexpected"], first["causes"]) == ("divergent", 1, ["unexplained"])
     assert (second["target"], second["verdict"]) == (1, "conforms")
+
+
+def test_the_command_for_a_script_is_offered_where_it_writes_one() -> None:
+    asked = handmade_runs.case("a/b")
+    asked["spec"] |= {"input": {"shape": [2, 3], "constant": 1.0}}
+    unsaid = {"type": "NotExpressible", "message": "no such thing"}
+    lines = [
+        verdict(of="a/b"),
+        verdict("refused", of="a/b", on="mindspore", error=unsaid),
+        verdict("divergent", of="a/b", on="numpy", **UNEXPLAINED),
+    ]
+    (only,) = details(run(lines, cases=[asked]))
+    assert [one.get("repro", 0) for one in only["verdicts"]] == [1, 0, 0]
 
 
 def test_the_index_names_the_cases_that_prove_a_row() -> None:

@@ -340,6 +340,21 @@ def test_a_button_copies_the_script_that_reproduces_a_verdict(
     opened.page.context.close()
 
 
+def test_a_command_that_would_write_no_script_is_not_offered(chromium: Any, tmp_path: Path) -> None:
+    possible, impossible = verdict(of="a/b"), verdict("refused", of="a/c")
+    impossible["error"] = {"type": "NotExpressible", "message": "no such thing"}
+    cases = [case("a/b"), case("a/c")]
+    for one in cases:
+        one["spec"] |= {"input": {"shape": [2, 3], "constant": 1.0}}
+    opened = Reader(chromium, tmp_path, run([possible, impossible], cases=cases))
+    page = opened.open("#case=a%2Fb")
+    assert "conformance repro a/b -t torch" in page.locator(".target").inner_text()
+    page = opened.open("#case=a%2Fc")
+    assert "conformance explain a/c -t torch" in page.locator(".target").inner_text()
+    assert "conformance repro" not in page.locator(".target").inner_text()
+    opened.page.context.close()
+
+
 def gathered() -> Run:
     """A case of which everything was gathered that `conformance.evidence` gathers."""
     y = tensor(53.0, shape=[1, 3], worst=[1.5, 1.25, 0.005], strip="AVn", ulps=[1, 0, 2]) | {"worst_index": [0, 1]}

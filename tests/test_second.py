@@ -19,7 +19,6 @@ from conformance.judge import judge
 from conformance.layer import Parameters, Values
 from conformance.problem import materialise
 from conformance.reference import evaluate
-from conformance.repro import NoScript, script
 
 MP = Multiprecision(50)
 #: Central differences of this width are right to 10⁻²⁸ or so in 50 digits.
@@ -171,14 +170,6 @@ def test_cases_without_second_derivatives_keep_their_digests() -> None:
 def test_a_case_that_asks_for_none_is_told(spec: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         case(**{"steps": [{"mode": "train", "second": {}}], **spec})
-
-
-def test_no_script_shows_them() -> None:
-    line = {"case": "a/b", "file": "a.yaml", "line": 1, "about": "", "matrix": {}}
-    spec = case(steps=[{"mode": "train", "second": {}}]).spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-    verdict_line = {"verdict": "divergent", "error": None, "target": "numpy"}
-    with pytest.raises(NoScript, match="second derivatives"):
-        script({**line, "spec": spec}, verdict_line)
 
 
 def test_the_numpy_layer_is_within_its_bounds_and_near_them() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from conformance import run_folder
+from conformance.carried import source_of
 from conformance.commands.corpus import named_cases, read_cases
 from conformance.commands.run import COULD_NOT_RUN, choose_targets
 from conformance.crew import NotStarted
@@ -30,11 +31,14 @@ def repro(case_id: str, paths: Sequence[Path], named: str, device: str, run: Pat
     if run is not None:
         print(script(*_stored(run_folder.read(run), case_id, named)), end="")
         return 0
-    (target,) = choose_targets([named], device, Console(stderr=True))
+    console = Console(stderr=True)
+    (target,) = choose_targets([named], device, console)
     case, *_ = named_cases(case_id, read_cases(paths, "", frozenset({target.framework})))
-    if not targets_of(case, [target]):
+    carried = case.spec.carried
+    others = choose_targets([carried.source], device, console) if carried and source_of(case, [target]) is None else []
+    if carried is None and not targets_of(case, [target]):
         raise UsageError(f"case {case_id!r} speaks to {', '.join(sorted(case.frameworks or ()))} only")
-    with Pool([target]) as pool:
+    with Pool([target, *others]) as pool:
         settled = next(judged([case], pool))
         start = pool.starts[target.name]
     if isinstance(start, NotStarted):
@@ -42,7 +46,8 @@ def repro(case_id: str, paths: Sequence[Path], named: str, device: str, run: Pat
         return COULD_NOT_RUN
     side = settled.sides[target.name]
     line = verdict_line(case.id, target.name, side.verdict, side.observation)
-    print(script(case_line(settled.problem), line, target_line(target, start)), end="")
+    state = settled.problem.initial if carried else None
+    print(script(case_line(settled.problem), line, target_line(target, start), carried=state), end="")
     if side.verdict.verdict == "conforms":
         print(f"conformance: {case.id} conforms on {target.name}; the script exits with 0", file=sys.stderr)
     return 0

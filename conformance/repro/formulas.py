@@ -7,7 +7,7 @@ float64 is what is judged. Vectors stay (1, C, 1, …) throughout, so that they 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from conformance.layer import Parameters, Trace
@@ -29,6 +29,15 @@ class Wanted:
 
 _GRADIENTS = ("dx", "dgamma", "dbeta")
 
+#: A second derivative, and what it is the derivative of along v.
+_ALONG_V = {"ddx": "dx", "ddy": "y", "ddgamma": "dgamma"}
+
+_COMPLEX_STEP = [
+    "# The derivatives of (v * dx).sum() by x, dy and gamma are those of dx, y and dgamma along v, as",
+    "# dx is the gradient of (dy * y).sum(), and Hessians are symmetric. A complex step takes them",
+    "# without a difference that could cancel.",
+]
+
 
 def reference(problem: Problem, parameters: Parameters, traces: Sequence[Trace], wanted: Wanted) -> list[str]:
     """Lines that put what every step should return into `expected`, after those of `tensors`."""
@@ -42,17 +51,20 @@ def reference(problem: Problem, parameters: Parameters, traces: Sequence[Trace],
     stated = not all(batch) or bool({"running_mean", "running_var"} & set(wanted.kinds))
     moving = stated and any(weight is not None for weight in weights)
     mixed = len({call.x.ndim for call in calls}) > 1
+    first = _first_order(wanted.kinds)
     ndim = calls[0].x.ndim
     column = (1, problem.features, *[1] * (ndim - 2))
     lines = []
-    scope = ["gamma", "beta"] if set(wanted.kinds) & {"y", "dx"} else []
+    scope = ["gamma", "beta"] if first & {"y", "dx"} else []
     scope += ["running_mean", "running_var"] if stated else []
     used = {name: _start(problem, parameters, name, column, number) for name in scope}
     lines += [f"{name} = {text}" for name, text in used.items() if text is not None]
     loop = {"xs": "x"}
-    with_dy = bool(set(_GRADIENTS) & set(wanted.kinds))
+    with_dy = bool(set(_GRADIENTS) & first)
     if with_dy:
         loop["dys"] = "dy"
+    if _twice(wanted.kinds):
+        loop["vs"] = "v"
     if any(call.mask is not None for call in calls):
         loop["keeps"] = "keep"
     flags = {}
@@ -77,6 +89,15 @@ def reference(problem: Problem, parameters: Parameters, traces: Sequence[Trace],
     else:
         head = f"for i, ({', '.join(lists.values())}) in enumerate(zip({', '.join(lists)})):"
     return [*lines, "expected = {}", head, *(f"    {line}" for line in body)]
+
+
+def _twice(kinds: Collection[str]) -> bool:
+    return bool(_ALONG_V.keys() & set(kinds))
+
+
+def _first_order(kinds: Collection[str]) -> set[str]:
+    """The kinds that have to be computed: of a second derivative, what it is the derivative of."""
+    return {_ALONG_V.get(kind, kind) for kind in kinds}
 
 
 def _start(problem: Problem, p: Parameters, name: str, column: tuple[int, ...], number: str) -> str | None:
@@ -106,7 +127,7 @@ def _body(
     number: str,
 ) -> list[str]:
     """One step of the reference."""
-    kinds, calls = set(wanted.kinds), problem.calls[: wanted.steps]
+    kinds, calls, twice = _first_order(wanted.kinds), problem.calls[: wanted.steps], _twice(wanted.kinds)
     masked = any(call.mask is not None for call in calls)
     mixed = len({call.x.ndim for call in calls}) > 1
     axes = "tuple({0, *range(2, x.ndim)})" if mixed else source.literal((0, *range(2, calls[0].x.ndim)))
@@ -117,13 +138,20 @@ def _body(
     sometimes = gradients and any(call.dy is None for call in calls)
     if gradients and not sometimes:
         lines.append(f"dy = dy.astype(np.{number})")
+    if twice:
+        always = all(call.v is not None for call in calls)
+        lines += _COMPLEX_STEP
+        along = f"x = x + 1e-30j * v.astype(np.{number})"
+        lines += [along] if always else ["if v is not None:", f"    {along}"]
     if masked:
         lines.append("keep = keep[:, None]")
     where = ", where=keep" if masked else ""
     normalised = bool(kinds & {"y", "dx", "dgamma"})
     both = f"mean, var = x.mean({over}{where}), x.var({over}{where})"
     moments = [both]
-    if len(both) > source.WIDTH - 8:
+    if twice:  # NumPy's variance of complex numbers is of their absolute values
+        moments = [f"mean = x.mean({over})", f"var = ((x - mean) ** 2).mean({over})"]
+    elif len(both) > source.WIDTH - 8:
         moments = [f"mean = x.mean({over}{where})", f"var = x.var({over}{where})"]
     if "training" in flags:
         lines += ["if training:", *(f"    {line}" for line in moments)]
@@ -136,20 +164,23 @@ def _body(
     if normalised:
         eps = f" + {source.literal(float(p.eps))}" if p.eps else ""
         lines += [f"inv = 1 / np.sqrt(var{eps})", "xhat = (x - mean) * inv"]
-    names = {kind: f'expected[f"{kind}[{{i}}]"]' if wanted.indexed else f'expected["{kind}"]' for kind in kinds}
+    names = {kind: f'expected[f"{kind}[{{i}}]"]' if wanted.indexed else f'expected["{kind}"]' for kind in wanted.kinds}
     found: dict[str, str] = {}
     if "y" in kinds:
         gamma = "gamma * " if used.get("gamma") else ""
         found["y"] = f"{gamma}xhat{' + beta' if used.get('beta') else ''}"
+    backward: list[str] = []
     if gradients:
         backward = _gradients(kinds, batch, flags, used, over, masked, found)
         found |= {name: f"{name}.ravel()" for name in ("dgamma", "dbeta") if name in kinds}
-        if sometimes:
-            backward += [f"{names[kind]} = {found.pop(kind)}" for kind in _GRADIENTS if kind in found]
-            backward = ["if dy is not None:", *(f"    {line}" for line in backward)]
-        lines += backward
+    if twice:
+        found = _parts(found, wanted.kinds)
+    if sometimes:
+        backward += [f"{names[kind]} = {found.pop(kind)}" for kind in (*_GRADIENTS, *_ALONG_V) if kind in found]
+        backward = ["if dy is not None:", *(f"    {line}" for line in backward)]
+    lines += backward
     if moving:
-        lines += _update(flags, updating, weights, over, where, wanted.steps)
+        lines += _update(flags, updating, weights, over, where, "mean.real" if twice else "mean")
     for name in ("running_mean", "running_var"):
         if name in kinds:
             found[name] = f"{name}.ravel()"
@@ -158,11 +189,22 @@ def _body(
             found[name] = _held(problem, p, name)
     if "x" in kinds:
         found["x"] = "x"
-    order = ("y", "dx", "dgamma", "dbeta", "gamma", "beta", "x", "running_mean", "running_var")
+    order = ("y", *_GRADIENTS, *_ALONG_V, "gamma", "beta", "x", "running_mean", "running_var")
     found = {kind: found[kind] for kind in order if kind in found}
     if wanted.steps == 1:
         return [*lines, *source.dictionary("expected", found)]
     return [*lines, *(f"{names[kind]} = {text}" for kind, text in found.items())]
+
+
+def _parts(found: Mapping[str, str], wanted: Collection[str]) -> dict[str, str]:
+    """Of what is complex, the real parts that are wanted and the derivatives along v."""
+
+    def part(text: str, name: str) -> str:
+        simple = text.isidentifier() or text.endswith(".ravel()")
+        return f"{text}.{name}" if simple else f"({text}).{name}"
+
+    real = {kind: part(text, "real") for kind, text in found.items() if kind in wanted}
+    return real | {kind: f"{part(found[of], 'imag')} / 1e-30" for kind, of in _ALONG_V.items() if kind in wanted}
 
 
 def _held(problem: Problem, p: Parameters, name: str) -> str:
@@ -211,13 +253,13 @@ def _update(
     weights: Sequence[float | None],
     over: str,
     where: str,
-    steps: int,
+    mean: str,
 ) -> list[str]:
     """r ← (1 − m)·r + m·s with the unbiased variance."""
     m = next(weight for weight in weights if weight is not None)
     kept, new = ("(1 - m)", "m") if "m" in flags else (_rest(m), source.literal(m))
     lines = [
-        f"running_mean = {kept} * running_mean + {new} * mean",
+        f"running_mean = {kept} * running_mean + {new} * {mean}",
         f"running_var = {kept} * running_var + {new} * x.var({over}{where}, ddof=1)",
     ]
     if all(updating):

@@ -24,12 +24,29 @@ from conformance.rounding import UNIT_ROUNDOFF
 from conformance.safe_text import one_line
 from conformance.spec import Documented
 
+#: The derivatives of (v * dx).sum() by x, dy and gamma.
+SECOND = frozenset({"ddx", "ddy", "ddgamma"})
+
+#: Kinds of tensors in the shape of x; all others are (C,).
+IMAGES = frozenset({"y", "dx", "x", "ddx", "ddy"})
+
 #: Half a unit beyond the largest number: what rounds to infinity.
 _OVERFLOW = {"float16": 65520.0, "float32": 2.0**128 * (1 - 2.0**-25), "bfloat16": 2.0**128 * (1 - 2.0**-9)}
 
 
 class NoScript(UsageError):
     """There is no script for this result; the message says why."""
+
+
+def unshown(line: Mapping[str, Any]) -> str | None:
+    """What is wrong with a tensor of a verdict that its numbers do not show; None where they may."""
+    if line["verdict"] in ("refused", "crashed", "timeout") or line["diagnosis"] == "accepted":
+        return None  # no tensor is compared
+    for name, tensor in line["tensors"].items():
+        problem = str(tensor.get("problem") or "")
+        if problem.startswith(("is missing", "is returned", "is on ")):
+            return f"{name} {problem}"
+    return None
 
 
 @dataclass(frozen=True)
@@ -51,8 +68,12 @@ class Row:
     dtype: str = "float32"
 
 
-def shown(oracle: Oracle, profile: Profile, line: Mapping[str, Any]) -> list[Row]:
-    """The comparisons that the script of a verdict makes; `line` is the verdict's line of results.jsonl.
+def shown(oracle: Oracle, profile: Profile, line: Mapping[str, Any], declared: Mapping[str, Any]) -> list[Row]:
+    """The comparisons that the script of a verdict makes.
+
+    Args:
+        line: the verdict's line of results.jsonl.
+        declared: the conventions that the profile declares of the case. What they explain is no part of a divergence.
 
     Raises:
         NoScript: there is nothing to compare.
@@ -70,7 +91,12 @@ def shown(oracle: Oracle, profile: Profile, line: Mapping[str, Any]) -> list[Row
         return [_row(name, canonical[name]) for name in names]
     accepted = _accepted(line["accepted"])
     held = canonical if accepted == CANONICAL else oracle.expected(profile, accepted)
-    certain = _first_departure(names, said, canonical, held)
+    certain = []
+    if line["verdict"] == "divergent":
+        documented = oracle.expected(profile, CANONICAL.but(**_agreed(declared, accepted)))
+        wrong = [name for name in names if _departs(said[name], documented[name], held.get(name))]
+        certain = _first_departure(wrong, said, canonical, held)
+    certain = certain or _first_departure(names, said, canonical, held)
     if certain:
         return certain
     printed = [name for name in said if name.endswith(AS_DOCUMENTED) and off(said[name]) > 1]
@@ -100,6 +126,11 @@ def _accepted(changes: Mapping[str, Any]) -> Conventions:
         return _conventions().validate_python(dict(changes))
     except ValidationError as error:
         raise NoScript(f"its verdict accepted conventions that are none: {one_line(str(error))}") from error
+
+
+def _agreed(declared: Mapping[str, Any], accepted: Conventions) -> dict[str, Any]:
+    """The declared conventions that were accepted as they are declared."""
+    return {name: value for name, value in declared.items() if getattr(accepted, name) == value}
 
 
 def _first_departure(
@@ -142,8 +173,6 @@ def _structural(name: str, tensor: Mapping[str, Any], canonical: Mapping[str, Ex
     for words, what in (("has dtype", "dtype"), ("has shape", "shape")):
         if problem.startswith(words) and name in canonical and canonical[name].dtype is not None:
             return Row(*_split(name), what=what)
-    if problem.startswith(("is missing", "is returned", "is on ")):
-        raise NoScript(f"{name} {problem}, which no comparison of numbers shows")
     return None
 
 
@@ -179,8 +208,8 @@ def _around(size: Any, bound: Any, u: float, kind: str) -> tuple[float, tuple[fl
     if not bound.any():
         return 0.0, (0.0,)
     best: tuple[float, float, Any] | None = None
-    channels = size.shape[1] if kind in ("y", "dx", "x") else size.size
-    axes = (0, *range(2, size.ndim)) if kind in ("y", "dx", "x") else ()
+    channels = size.shape[1] if kind in IMAGES else size.size
+    axes = (0, *range(2, size.ndim)) if kind in IMAGES else ()
     for by_channel in (False, True):
         if by_channel and (channels > _CHANNELS or (best is not None and best[0] < 3)):
             break
@@ -205,7 +234,7 @@ def _up(value: float) -> float:
 def _tolerance(row: Row, expected: Expected) -> Any:
     size = np.abs(np.asarray(expected.value, np.float64))
     atol = np.asarray(row.atol)
-    if len(row.atol) > 1 and row.kind in ("y", "dx", "x"):
+    if len(row.atol) > 1 and row.kind in IMAGES:
         atol = atol.reshape((1, -1, *[1] * (size.ndim - 2)))
     return atol + row.rtol * np.where(np.isfinite(size), size, 0)
 

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conformance.fields import Gradient, InitialValues, Input, Mask, Normal, Uniform
-from conformance.problem import INITIAL, Array, Problem
+from conformance.problem import INITIAL, Array, Built, Call, Problem
 
 WIDTH = 100
 
 #: Vectors of more features are drawn as the case draws them; shorter ones are written out.
 _WRITTEN = 8
+
+#: The streams that cotangents of y and of dx are drawn from, as `conformance.problem` has them.
+_OF_Y, _OF_DX = 1, 4
 
 #: How NumPy says it; bfloat16, which it lacks, is float32 of fewer digits.
 _BFLOAT16 = [
@@ -78,8 +81,11 @@ def literal(value: Any) -> str:
     return repr(value)
 
 
-def tensors(problem: Problem, steps: int, *, gradients: bool) -> list[str]:
-    """Lines that make x and dy, or lists xs and dys where there are several steps, masks, and the initial vectors."""
+def tensors(problem: Problem, steps: int, *, gradients: bool, twice: bool = False) -> list[str]:
+    """Lines that make x, dy and v, or lists xs, dys and vs of several steps, masks, and the initial vectors.
+
+    `gradients`: dy is wanted, the cotangent of y; `twice`: so is v, the cotangent of dx.
+    """
     case = problem.case
     specs = [case.input_of(index) for index in range(steps)]
     lines = _inputs(specs)
@@ -90,11 +96,46 @@ def tensors(problem: Problem, steps: int, *, gradients: bool) -> list[str]:
             for index, spec in enumerate(drawn)
         ]
         lines += _several("dy", exprs)
+    if twice:
+        second = [case.spec.steps[index].second for index in range(steps)]
+        exprs = [
+            None if spec is None else _cotangent(Gradient(seed=spec.seed), problem.calls[index].x, "{step}", _OF_DX)
+            for index, spec in enumerate(second)
+        ]
+        lines += _several("v", exprs)
     masks = [case.spec.steps[index].mask for index in range(steps)]
     if any(mask is not None for mask in masks):
         shapes = [(x.dimensions[0], *x.dimensions[2:]) for x in specs]
         lines += _several("keep", [_mask(mask, shape) for mask, shape in zip(masks, shapes, strict=True)])
-    lines += [_initial(problem, name) for name in problem.initial]
+    layer = case.spec.layer
+    if layer is not None:  # only canonical layers have initial vectors
+        built = Built(layer, case.rank, problem.features, problem.layer_dtype, "", problem.initial)
+        if case.spec.carried is None:
+            lines += [_initial(built, name) for name in problem.initial]
+        else:
+            lines.append(f"# What {case.spec.carried.source}'s layer held, which this one starts from.")
+            lines += [_written(built, name) for name in problem.initial]
+    return _defined(lines)
+
+
+def of_beside(problem: Problem, built: Built, call: Call) -> list[str]:
+    """Lines that make x, dy and the initial vectors of the layer that is called first."""
+    case = problem.case
+    given = (case.spec.beside and case.spec.beside.input) or case.input_of(0)
+    lines = _inputs([given])
+    if call.dy is not None and case.spec.gradient is not None:
+        lines += _several("dy", [_cotangent(case.spec.gradient, call.x, "{step}")])
+    return _defined([*lines, *(_initial(built, name) for name in built.initial)])
+
+
+def unsaid(lines: Sequence[str], before: Sequence[str]) -> list[str]:
+    """`lines` without what `before` has defined for them."""
+    size = len(_BFLOAT16)
+    return list(lines[size:] if [*before[:size]] == [*lines[:size]] == _BFLOAT16 else lines)
+
+
+def _defined(lines: Sequence[str]) -> list[str]:
+    """Lines, one each, after what they need."""
     lines = [part for line in lines for part in line.split("\n")]
     return [*_BFLOAT16, *lines] if any("bfloat16(" in line for line in lines) else lines
 
@@ -184,9 +225,10 @@ def _rounded(expr: str, dtype: str) -> str:
     return f"({expr}).astype(np.{dtype})" if needs and not expr.startswith("(") else f"{expr}.astype(np.{dtype})"
 
 
-def _cotangent(gradient: Gradient, x: Array, step: str) -> str:
+def _cotangent(gradient: Gradient, x: Array, step: str, stream: int = _OF_Y) -> str:
     dtype = x.dtype.name if "float" in x.dtype.name else "float32"
-    drawn = _draw(Normal(mean=gradient.mean, std=gradient.std, seed=gradient.seed), literal(tuple(x.shape)), 1, step)
+    normal = Normal(mean=gradient.mean, std=gradient.std, seed=gradient.seed)
+    drawn = _draw(normal, literal(tuple(x.shape)), stream, step)
     return _rounded(drawn, dtype)
 
 
@@ -196,19 +238,21 @@ def _mask(mask: Mask | None, shape: tuple[int, ...]) -> str | None:
     return f"np.random.RandomState([{mask.seed}, 3, {{step}}]).random_sample({literal(shape)}) < {mask.keep!r}"
 
 
-def _initial(problem: Problem, name: str) -> str:
-    layer = problem.case.spec.layer
-    assert layer is not None  # only canonical layers have initial vectors
-    values: InitialValues = getattr(layer.initial, name)
-    dtype, features = problem.layer_dtype, problem.features
+def _initial(built: Built, name: str) -> str:
+    values: InitialValues = getattr(built.layer.initial, name)
+    dtype, features = built.dtype, built.features
     if values.constant is not None and features > 1:
         return f"{name} = {_rounded(f'np.full({features}, {literal(float(values.constant))})', dtype)}"
     if features <= _WRITTEN or values.values is not None:
-        numbers = _decimal(problem.initial[name])
-        held = "float32" if dtype == "bfloat16" else dtype
-        return f"{name} = np.array({literal(numbers)}, np.{held})"
+        return _written(built, name)
     position = list(INITIAL).index(name)
     return f"{name} = {_rounded(_draw(values.normal or values.uniform, str(features), 2, str(position)), dtype)}"
+
+
+def _written(built: Built, name: str) -> str:
+    """An initial vector in numbers."""
+    held = "float32" if built.dtype == "bfloat16" else built.dtype
+    return f"{name} = np.array({literal(_decimal(built.initial[name]))}, np.{held})"
 
 
 def _decimal(values: Array) -> list[float]:

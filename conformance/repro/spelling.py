@@ -16,7 +16,10 @@ HELD = frozenset({"gamma", "beta", "running_mean", "running_var", "num_batches_t
 
 @dataclass(frozen=True)
 class Step:
-    """One call as a template spells it; x, dy and keep are expressions of NumPy arrays, empty where there is none."""
+    """One call as a template spells it; x, dy, keep and v are expressions of NumPy arrays, empty where there is none.
+
+    With a v, the cotangent of dx, the call is differentiated twice: it has ddx, ddy and, of a learned gamma, ddgamma.
+    """
 
     mode: str
     x: str
@@ -30,6 +33,7 @@ class Step:
     save_load: bool
     strided: bool
     first: bool
+    v: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Spelling:
         native: constructor arguments as a user types them, None for a canonical case.
         initial: which of gamma, beta, running_mean and running_var are variables of the script.
         learned: gamma and beta, as far as the layer learns them.
+        step_dtypes: of every step's input, then of that of a layer which is called first.
         large: there are enough elements for several threads.
         saves, dies, signature: whether a step goes through a checkpoint, the process may die, nothing is called.
         held: the tensors that the layer keeps, and changes, from call to call.

@@ -10,7 +10,7 @@ from typing import Any
 from conformance.case import Case
 from conformance.diagnose import EVIDENCE
 from conformance.profile import Profile
-from conformance.repro.shown import Row
+from conformance.repro.shown import SECOND, Row
 from conformance.repro.source import WIDTH
 from conformance.safe_text import clean, one_line
 from conformance.target import installed
@@ -110,6 +110,8 @@ def _expected(rows: Sequence[Row]) -> str:
     text = "Expected: BatchNorm as Ioffe and Szegedy (2015) define it, within rounding."
     if {row.kind for row in rows} & {"running_mean", "running_var"} or any(row.step for row in rows):
         text += " The running statistics move towards the batch's mean and unbiased variance, as torch's do."
+    if any(row.kind in SECOND for row in rows):
+        text += " ddx, ddy and ddgamma are the derivatives of (v * dx).sum() by x, dy and gamma."
     return text
 
 

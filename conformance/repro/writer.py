@@ -6,43 +6,27 @@ import ast
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conformance.conventions import CANONICAL
 from conformance.documents import printed_numbers
 from conformance.oracle import Oracle
 from conformance.problem import Problem
 from conformance.profile import AdapterFolder
-from conformance.repro import formulas, source
-from conformance.repro.shown import Row, shown
+from conformance.repro import beside, endings, formulas, source, template
+from conformance.repro.shown import IMAGES, SECOND, Row, shown
 from conformance.repro.source import literal
 from conformance.repro.spelling import Spelling, Step
 from conformance.repro.words import Words
 from conformance.safe_text import one_line
 from conformance.spec import Documented
 
-TEMPLATE = "repro.py.j2"
-
-_GRADIENTS = frozenset({"dx", "dgamma", "dbeta"})
+_GRADIENTS = frozenset({"dx", "dgamma", "dbeta"}) | SECOND
 
 #: From here on frameworks may use several threads, which changes the order of sums.
 _LARGE = 10_000
-
-
-@cache
-def _environment(folder: Path) -> Environment:
-    return Environment(  # noqa: S701 - Python source, not HTML
-        loader=FileSystemLoader(folder),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
 
 
 class Writer:
@@ -64,7 +48,7 @@ class Writer:
         self.options = options
         self.facts = facts
         self.line = line
-        self.template: Any = _environment(adapter.path).get_template(TEMPLATE)
+        self.template: Any = template.opened(adapter.path)
         meaningless = oracle.undefined or self.profile.senseless(problem)
         self.words = Words(self.case, self.profile, options, facts, line, meaningless)
         self.raises = self.words.raises
@@ -74,32 +58,59 @@ class Writer:
         """The whole script."""
         if self.case.kind == "signature":
             return self._signature()
-        rows = [] if self.raises or self.dies else shown(self.oracle, self.profile, self.line)
+        rows = [] if self.raises or self.dies else self._rows()
         number = max((row.step + 1 for row in rows), default=len(self.problem.calls))
         whole = (
             self.raises
             or self.dies
+            or self.problem.beside is not None  # what ran before may have left something for any of it
             or self.options.get("execution")
             != self.profile.options.get("execution", [self.options.get("execution")])[0]
         )
         gradients = bool(whole or {row.kind for row in rows} & _GRADIENTS) and any(
             call.dy is not None for call in self.problem.calls[:number]
         )
+        twice = bool(whole or {row.kind for row in rows} & SECOND) and any(
+            call.v is not None for call in self.problem.calls[:number]
+        )
         spelling = self._spelling(number)
-        tensors = source.tensors(self.problem, number, gradients=gradients)
-        body = [*self._text("layer", spelling), *self._calls(spelling, number, gradients, rows)]
+        tensors = source.tensors(self.problem, number, gradients=gradients, twice=twice)
+        body = [*self._text("layer", spelling), *self._calls(spelling, number, gradients, twice, rows)]
         start = [*self.words.header(rows), *self._text("imports", spelling)]
-        start += self._guard() if self.dies else []
-        start += ["", *self._text("setup", spelling), *tensors, "", f"# {self.profile.name}"]
+        start += endings.GUARD if self.dies else []
+        start += ["", *self._text("setup", spelling), *self._tensors(tensors, spelling), f"# {self.profile.name}"]
         if self.raises:
-            return [*start, *self._attempt(body)]
+            return [*start, *endings.attempted(body, self.words.meaningless is not None)]
         if self.dies:
             return [*start, *body, 'print("It came to an end: nothing is wrong.")']
         if any(row.kind == "repeats_differing" for row in rows):
-            return [*start, *self._repeated(body, spelling)]
+            return [*start, *self._repeated(body, spelling, len(self.problem.calls))]
         if rows[0].what in ("dtype", "shape"):
             return [*start, "seen = {}", *body, "", *self._facts(rows)]
         return [*start, "seen = {}", *body, "", *self._comparison(rows, number)]
+
+    def _tensors(self, own: Sequence[str], spelling: Spelling) -> list[str]:
+        """The case's tensors; before them, or before its layer where they are the same, the layer that is called first.
+
+        Its variables are the case's own, which are set again.
+        """
+        if self.problem.beside is None:
+            return [*own, ""]
+        built, call = self.problem.beside
+        other = beside.spelled(built, call, spelling)
+        tensors = source.of_beside(self.problem, built, call)
+        calls = [*self._text("layer", other), *self._text("step", other, beside.step(call))]
+        if beside.remarked(self.line, beside.REFUSED) is not None:
+            calls = endings.let(calls)
+        said = f"# Another {self.profile.name} layer, called once and thrown away."
+        calls = [said, "# What follows should be the same without it.", *calls, ""]
+        if set(tensors) <= set(own):
+            return [*own, "", *calls]
+        return [*tensors, "", *calls, *source.unsaid(own, tensors), ""]
+
+    def _rows(self) -> list[Row]:
+        declared = self.profile.declared(self.case, {**self.options, **self.facts})
+        return shown(self.oracle, self.profile, self.line, declared)
 
     def _printed(self, rows: Sequence[Row], several: bool) -> list[str]:
         expected = self.oracle.expected(self.profile, CANONICAL)
@@ -125,6 +136,7 @@ class Writer:
 
     def _spelling(self, number: int) -> Spelling:
         problem, layer, native = self.problem, self.case.spec.layer, self.case.spec.native
+        others = [] if problem.beside is None else [problem.beside[1]]
         canonical = None
         if layer is not None:
             canonical = layer.model_dump(exclude={"initial"})
@@ -139,7 +151,7 @@ class Writer:
             layer_dtype=problem.layer_dtype,
             layout="channels_first" if native is not None or not calls else self.case.input_of(0).layout,
             learned=self._learned(),
-            step_dtypes=tuple(call.x.dtype.name for call in calls),
+            step_dtypes=tuple(call.x.dtype.name for call in [*calls, *others]),
             shapes=tuple(call.x.shape for call in calls),
             options=self.options,
             framework_version=str(self.facts.get("version", "")),
@@ -160,10 +172,10 @@ class Writer:
 
     def _text(self, macro: str, *arguments: Any) -> list[str]:
         """The lines of a macro."""
-        text = str(getattr(self.template.module, macro)(*arguments)).strip("\n")
+        text = str(getattr(self.template, macro)(*arguments)).strip("\n")
         return text.split("\n") if text else []
 
-    def _calls(self, spelling: Spelling, number: int, gradients: bool, rows: Sequence[Row]) -> list[str]:
+    def _calls(self, spelling: Spelling, number: int, gradients: bool, twice: bool, rows: Sequence[Row]) -> list[str]:
         """The steps, each written out; runs of equal ones as a loop."""
         several = number > 1
         flags = []
@@ -181,6 +193,7 @@ class Writer:
                 save_load=call.save_load,
                 strided=call.strided,
                 first=index == 0,
+                v=("vs[{}]" if several else "v") if twice and call.v is not None else "",
             )
             flags.append((step, tuple((row.kind, row.what, row.dtype) for row in rows if row.step == index)))
         lines: list[str] = []
@@ -193,7 +206,7 @@ class Writer:
                 text = [*self._text("step", spelling, at.step), *self._seen(spelling, at, read, several)]
                 if loop:
                     lines.append(f"for i in range({start}, {start + count}):" if start else f"for i in range({count}):")
-                    text = [f"    {line}" if line else "" for line in text]
+                    text = endings.indented(text)
                 lines += text
             start += count
         return lines
@@ -246,27 +259,14 @@ class Writer:
             "",
             "# How far rounding may take a correct implementation: rtol and atol.",
             *source.dictionary("bounds", bounds),
-            "failed = False",
-            "for name, (rtol, atol) in bounds.items():",
-            f"    a, b = {pair}",
-            '    with np.errstate(all="ignore"):',
-            "        error = np.abs(a - b) / (atol + rtol * np.abs(b))",
-            "        error[~np.isfinite(a - b)] = np.inf  # a NaN or an infinity out of its place",
-            "    error[(a == b) | (np.isnan(a) & np.isnan(b))] = 0",
-            "    at = tuple(int(i) for i in np.unravel_index(np.argmax(error), error.shape))",
-            "    print(",
-            '        f"{name}{list(at)} is {a[at]:.9g}, should be {b[at]:.9g}: {error[at]:.3g} times the bound,"',
-            '        f" {(error > 1).sum()} of {error.size} beyond it"',
-            "    )",
-            "    failed |= bool(error[at] > 1)",
-            "sys.exit(failed)",
+            *endings.compared(pair),
         ]
 
     def _atol(self, row: Row) -> str:
         if len(row.atol) == 1:
             return _digits(row.atol[0])
         numbers = f"[{', '.join(_digits(value) for value in row.atol)}]"
-        if row.kind not in ("y", "dx"):
+        if row.kind not in IMAGES:
             return f"np.array({numbers})"
         ndim = self.problem.calls[row.step].x.ndim
         return f"np.reshape({numbers}, {literal((-1, *[1] * (ndim - 2)))})" if ndim > 2 else f"np.array({numbers})"
@@ -288,49 +288,11 @@ class Writer:
             "sys.exit(seen != expected)",
         ]
 
-    def _repeated(self, body: Sequence[str], spelling: Spelling) -> list[str]:
-        number = len(self.problem.calls)
-        step = _At(Step("default", "x", "", "", "float32", "", (), False, False, False, False, False), "0").step
+    def _repeated(self, body: Sequence[str], spelling: Spelling, number: int) -> list[str]:
+        step = Step("default", "x", "", "", "float32", "", (), False, False, False, False, False)
         (value,) = self._text("numpy", spelling, step, "y", self.problem.calls[-1].x.dtype.name, False)
-        return [
-            "def run():",
-            "    seen = {}",
-            *(f"    {line}" if line else "" for line in body),
-            *([] if any("seen[" in line for line in body) else [f'    seen["y"] = {value}']),
-            '    return b"".join(value.tobytes() for value in seen.values())',
-            "",
-            "",
-            "first = run()",
-            f"differing = sum(run() != first for _ in range({self.case.spec.repeat - 1}))",
-            f'print(f"{{differing}} of {self.case.spec.repeat - 1} runs of {number} steps differ from the first")',
-            "sys.exit(differing > 0)",
-        ]
-
-    def _attempt(self, body: Sequence[str]) -> list[str]:
-        """Construction and calls that raise, or should."""
-        meaningless = self.words.meaningless is not None
-        ends = "It is refused, as it should be." if meaningless else "It should not raise."
-        after = "It should have raised an exception." if meaningless else "It does not raise: nothing is wrong."
-        return [
-            "try:",
-            *(f"    {line}" if line else "" for line in body),
-            "except Exception as error:",
-            '    print(f"{type(error).__name__}: {error}")',
-            f'    sys.exit("{ends}")' if not meaningless else f'    print("{ends}")\n    sys.exit(0)',
-            f'sys.exit(f"y is {{y}}\\n{after}")' if meaningless else f'print("{after}")',
-        ]
-
-    def _guard(self) -> list[str]:
-        return [
-            "",
-            "if len(sys.argv) == 1:  # what follows runs in a process of its own, which may die",
-            "    try:",
-            '        child = subprocess.run([sys.executable, __file__, "child"], timeout=120)',
-            "    except subprocess.TimeoutExpired as error:",
-            "        sys.exit(str(error))",
-            '    print(f"The process ended with status {child.returncode}.")',
-            "    sys.exit(child.returncode != 0)",
-        ]
+        read = [] if any("seen[" in line for line in body) else [f'seen["y"] = {value}']
+        return endings.repeated([*body, *read], self.case.spec.repeat - 1, number)
 
     def _signature(self) -> list[str]:
         spelling = self._spelling(0)
@@ -360,7 +322,7 @@ class _At:
 
     def __init__(self, step: Step, index: str) -> None:
         self.index = index
-        said = {name: getattr(step, name).format(index) for name in ("x", "dy", "keep")}
+        said = {name: getattr(step, name).format(index) for name in ("x", "dy", "keep", "v")}
         self.step = Step(**{**vars(step), **said})
 
 
