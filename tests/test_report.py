@@ -148,8 +148,8 @@ def test_the_numbers_of_shared_cases_add_up_in_words() -> None:
     pairs.append(pair("torch", "keras", "keras: refused (ValueError)", of="a/2"))
     of = run(lines, pairs, [target(), keras])
     assert sharing(of, agreement(of)) == (
-        "Of 4 cases, 1 ran on one target only; fewer than two answered 1, as the others refused or have no such option; "
-        "in 1 of the other 2 they agree even as they stand."
+        "Of 4 cases, 1 ran on one target only; fewer than two answered 1, as the others refused or have no such option"
+        "; in 1 of the other 2 they agree even as they stand."
     )
 
 
