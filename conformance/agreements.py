@@ -41,7 +41,7 @@ class PairFinding:
 
     Attributes:
         agree: cases in which they agree as they stand.
-        convention: cases in which they differ as their profiles declare, and in nothing else.
+        convention: cases in which they differ and both are right, as their profiles declare and in nothing else.
         differ: the other cases in which both answered and they differ.
         silent: cases in which one of them gave no answer, as it refused, crashed or cannot express them.
         differences: what sets them apart: answers that differ come first, then what is declared, then cases that one of

@@ -11,6 +11,7 @@ from typing import Any
 from conformance.agreements import Agreement, agreement, pair_findings
 from conformance.differences import differences
 from conformance.findings import Finding, cells, count, findings, outcome, rank, ranked
+from conformance.pairs import WITHIN_BOUNDS
 from conformance.proof import sides
 from conformance.run_folder import Run
 from conformance.severity import SEVERITIES, Severity
@@ -174,6 +175,7 @@ def overview(run: Run) -> dict[str, Any]:
         "verdicts": sorted({outcome(line) for line in run.verdicts}, key=rank),
         "pairs": pair_findings(run),
         "agreement": agreed,
+        "within_bounds": WITHIN_BOUNDS,
         "odd": _odd(run, agreed),
         "reasons": _reasons(found),
         "causes": list(dict.fromkeys(one.cause for one in found)),

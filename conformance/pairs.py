@@ -19,6 +19,10 @@ from conformance.oracle import Oracle
 from conformance.problem import dtype_name, from_wire
 
 
+#: Why two targets differ that are both right: the sum of their bounds is less than what lies between them.
+WITHIN_BOUNDS = "each is within its bound of the reference"
+
+
 @dataclass(frozen=True)
 class Agreement:
     """The judgement of one case on a pair of targets."""
@@ -76,7 +80,7 @@ def judge_pair(oracle: Oracle, a: Side, b: Side) -> Agreement:
     results = _compare(a, b, {name: expected[name] for name in compared})
     if all(result.ok for result in results.values()):
         return Agreement("agree", results)
-    return Agreement("differ", results, differences or "each is within its bound of the reference")
+    return Agreement("differ", results, differences or WITHIN_BOUNDS)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def odd_one_out(sides: Mapping[str, Side], pairs: Mapping[tuple[str, str], Agree
         return None
     others = dict.fromkeys(other.difference for other_name, other in sides.items() if other_name != name)
     because = sides[name].difference.partition(": ")[2] or "; ".join(filter(None, others))
-    return OddOneOut(name, because or "each is within its bound of the reference")
+    return OddOneOut(name, because or WITHIN_BOUNDS)
 
 
 def _compare(a: Side, b: Side, expected: Mapping[str, Sequence[Expected]]) -> dict[str, TensorResult]:
