@@ -224,7 +224,7 @@ def _slug(kind: str, text: str) -> str:
     """A name for what an exception said, numbers aside, that stays the same from run to run.
 
     >>> _slug("ValueError", "ValueError: expected 4D input (got 2D input)")
-    'ValueError: expected 4D input (got 2D input)'
+    'ValueError: expected …D input (got …D input)'
     """
     masked = " ".join(_masked(text).split())
     return shorten(masked if masked.startswith(kind) else f"{kind}: {masked}", 90)

@@ -18,7 +18,6 @@ from conformance.observation import Observation
 from conformance.oracle import Oracle
 from conformance.problem import dtype_name, from_wire
 
-
 #: Why two targets differ that are both right: the sum of their bounds is less than what lies between them.
 WITHIN_BOUNDS = "each is within its bound of the reference"
 
