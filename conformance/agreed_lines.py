@@ -143,6 +143,7 @@ class VerdictLine(_Said):
     tensors: dict[str, _Tensor]
     accepted: dict[str, JsonValue] = Field(default_factory=dict)
     tried: list[_Tried] = Field(default_factory=list)
+    explained: dict[str, float | None] = Field(default_factory=dict)
     error: _Error | None
     received: str
     facts: list[str]

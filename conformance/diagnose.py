@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from conformance.catalogue import HYPOTHESES, PRECISION, Hypothesis
@@ -33,19 +33,25 @@ class Tried:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The simplest explanation found, and its evidence: the worst ratio with it, and what is off without it."""
+    """The simplest explanation found, and its evidence: the worst ratio with it, and what is off without it.
+
+    Attributes:
+        tensors: every tensor under it.
+
+    """
 
     name: str
     sentence: str
     ratio: float
     without: str
+    tensors: Mapping[str, TensorResult] = field(default_factory=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.sentence}: all within {self.ratio:.2g} of the bound (otherwise {self.without})"
 
 
 #: The evidence of a `Diagnosis` in words, after its sentence.
-EVIDENCE = re.compile(r": all within \S+ of the bound \(otherwise [^()]*\)")
+EVIDENCE = re.compile(r": all within (?P<under>\S+) of the bound \(otherwise (?P<before>[^()]*)\)")
 
 
 #: Compares a target's tensors with the reference under the conventions given. Those named second are compared first,
@@ -156,7 +162,7 @@ class Search:
         """What hypotheses explain that were supposed together."""
         name = "+".join(hypothesis.name for hypothesis in supposed)
         sentence = ", and ".join(hypothesis.sentence for hypothesis in supposed)
-        return Diagnosis(name, sentence, worst(results), words(self.start))
+        return Diagnosis(name, sentence, worst(results), words(self.start), results)
 
 
 def worst(results: Mapping[str, TensorResult]) -> float:

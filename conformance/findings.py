@@ -1,6 +1,8 @@
-"""What a run found, told once per cause: one convention may explain hundreds of cases.
+"""What a run found, each finding told once: one convention may explain hundreds of cases.
 
-Pure functions of a stored run; `conformance.report` writes down what they return.
+A finding is of one target, one cause and one reason, so that no target answers for what is said of another; declared
+conventions alone, which the catalogue has in words, are told of all their targets together. Pure functions of a stored
+run; `conformance.report` writes down what they return.
 """
 
 from __future__ import annotations
@@ -10,21 +12,23 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from conformance.catalogue import CATALOGUE
+from conformance.diagnose import EVIDENCE
 from conformance.judge import VERDICTS
-from conformance.pairs import alone
 from conformance.run_folder import Line, Run
 from conformance.safe_text import shorten
+from conformance.severity import SEVERITIES, Severity, severity
 
 _SENTENCES = {hypothesis.name: hypothesis.sentence for hypothesis in CATALOGUE} | {
     "unexplained": "no convention and no fault of the catalogue explains these",
     "inaccurate": "right, but beyond the strict bound; within the weak one",
 }
 _NUMBER = r"(?:0x[0-9a-f]+|[-+]?\d[\d.]*(?:e[-+]?\d+)?)"
+#: The outcomes of a case on a target from best to worst: the verdicts, and apart from what a framework refuses itself
+#: what its adapter cannot ask of it.
+OUTCOMES = ("conforms", "conventional", "inexpressible", *VERDICTS[2:])
 #: A number or a list of numbers; the 32 of float32 is part of a name.
 _NUMBERS = re.compile(rf"((?<![A-Za-z0-9.]){_NUMBER}(?:, ?{_NUMBER})*)")
 
@@ -36,6 +40,8 @@ class Occurrence:
     Attributes:
         note: what is particular to this case; empty where the finding's sentence says all.
         off: the worst tensor's error as a fraction of its bound, infinite where something else is wrong.
+        ratio: the largest error as a fraction of its bound among the tensors that hold numbers.
+        special: what other tensors hold where numbers should be, such as NaN.
 
     """
 
@@ -43,18 +49,23 @@ class Occurrence:
     target: str
     note: str
     off: float
+    ratio: float = 0.0
+    special: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One cause, the targets on which it shows, and the cases.
+    """One cause and one reason, the targets on which it shows, and the cases.
 
     Attributes:
         cause: what the report's address calls it: the name of the convention or fault, or what was said, as a slug.
         name: name of the convention, fault or problem; empty for an exception, whose words say what it is.
-        sentence: the cause in words, without a full stop; empty where only the message says it.
+        outcome: one of `OUTCOMES`.
+        sentence: the finding in words, without a full stop; empty where only the message says it.
         message: what the framework said, with … for numbers in which the cases differ; empty if nothing.
         expected: the verdicts that were expected.
+        reason: what tells it from other findings of the same cause, numbers aside; empty where the cause says all.
+        severity: None for what is no fault: declared conventions, and refusals that were expected.
         occurrences: the worst first.
 
     """
@@ -62,10 +73,13 @@ class Finding:
     cause: str
     name: str
     verdict: str
+    outcome: str
     status: str
     sentence: str
     message: str
     expected: str
+    reason: str
+    severity: Severity | None
     occurrences: tuple[Occurrence, ...]
 
     @property
@@ -83,13 +97,35 @@ class Finding:
         """Number of cases."""
         return len({at.case for at in self.occurrences})
 
+    @property
+    def target(self) -> str:
+        """The target, the first of several."""
+        return self.occurrences[0].target
+
+    @property
+    def words(self) -> str:
+        """The finding in words, or what the framework said."""
+        return self.sentence or self.message
+
+    @property
+    def address(self) -> str:
+        """What the report's address calls it, among other findings of the same cause."""
+        return f"{self.target}: {shorten(self.reason or self.cause, 120)} ({self.name or self.outcome}, {self.status})"
+
+    @property
+    def error(self) -> str:
+        """Its largest error against the bound, and what stood where numbers should be; empty where nothing was off."""
+        ratio = max((at.ratio for at in self.occurrences if at.ratio < math.inf), default=0.0)
+        special = sorted(frozenset().union(*(at.special for at in self.occurrences)))
+        return ", ".join([*([f"{_digits(ratio)} bounds"] if ratio > 1 else []), *special])
+
 
 @dataclass(frozen=True)
 class Cell:
-    """The verdicts of one target in one topic.
+    """The outcomes of one target in one topic.
 
     Attributes:
-        counts: verdict and number, the worst verdict first.
+        counts: outcome and number, the worst first.
 
     """
 
@@ -98,49 +134,24 @@ class Cell:
 
     @property
     def worst(self) -> str:
-        """The worst verdict among them."""
+        """The worst outcome among them."""
         return self.counts[0][0]
 
 
-@dataclass(frozen=True)
-class PairFinding:
-    """How often two targets agree, and what sets them apart.
-
-    Attributes:
-        differences: what explains them, and the cases so explained; the commonest first.
-
-    """
-
-    pair: tuple[str, str]
-    agree: int
-    differ: int
-    differences: tuple[tuple[str, tuple[str, ...]], ...]
+def outcome(line: Line) -> str:
+    """A line's verdict, and inexpressible where not the framework refused, but its adapter has no way to ask."""
+    inexpressible = line["verdict"] == "refused" and (line["error"] or {}).get("type") == "NotExpressible"
+    return "inexpressible" if inexpressible else str(line["verdict"])
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Targets against each other, over the cases that two or more of them ran.
-
-    Attributes:
-        shared: number of these cases.
-        together: those in which all agree.
-        odd: case → the target that differs there while all others agree with each other; of three targets or more.
-
-    """
-
-    shared: int
-    together: int
-    odd: dict[str, str]
-
-
-def rank(verdict: str) -> int:
-    """Place of a verdict from best to worst; one that this version does not know is worse than all."""
-    return VERDICTS.index(verdict) if verdict in VERDICTS else len(VERDICTS)
+def rank(outcome: str) -> int:
+    """Place of an outcome from best to worst; one that this version does not know is worse than all."""
+    return OUTCOMES.index(outcome) if outcome in OUTCOMES else len(OUTCOMES)
 
 
 def count(lines: Iterable[Line]) -> tuple[tuple[str, int], ...]:
-    """Verdicts and their numbers, the worst first."""
-    counted = Counter(line["verdict"] for line in lines)
+    """Outcomes and their numbers, the worst first."""
+    counted = Counter(map(outcome, lines))
     return tuple(sorted(counted.items(), key=lambda item: -rank(item[0])))
 
 
@@ -163,19 +174,38 @@ def topic(case: Line) -> str:
 
 
 def findings(run: Run) -> tuple[Finding, ...]:
-    """Every cause: unexpected ones first and the worst first of these, then by number of cases.
+    """Every finding: unexpected ones first and the worst first of these, then by number of cases.
 
     A verdict that takes several declared conventions stands under each of them.
     """
     grouped: dict[tuple[str, ...], list[Line]] = {}
     for line in run.verdicts:
+        of = "" if line["verdict"] == "conventional" else line["target"]
         for cause in causes(line):
-            grouped.setdefault((line["status"], line["verdict"], cause, line["expected"]), []).append(line)
+            key = (line["status"], line["verdict"], cause, line["expected"], of, _apart(line))
+            grouped.setdefault(key, []).append(line)
     return tuple(sorted((_finding(key, lines) for key, lines in grouped.items()), key=_importance))
 
 
+def ranked(found: Iterable[Finding]) -> list[Finding]:
+    """The findings that are faults: the gravest first, of equal gravity the unexpected, then those in most cases."""
+    faults = [(finding.severity, finding) for finding in found if finding.severity is not None]
+    order = sorted(faults, key=lambda each: (SEVERITIES.index(each[0]), not each[1].unexpected, -each[1].cases))
+    return [finding for _, finding in order]
+
+
+def _apart(line: Line) -> str:
+    """What tells a verdict from others of the same cause: why it was expected, else what was found, numbers aside."""
+    if line["status"] != "unexpected" and line.get("reason"):
+        return str(line["reason"])
+    known = line["verdict"] == "conventional" or (
+        line["diagnosis"] != "unexplained" and in_words(line["diagnosis"] or "")
+    )
+    return "" if known or not line["diagnosis"] else _masked(EVIDENCE.sub("", line["because"]))
+
+
 def _importance(finding: Finding) -> tuple[Any, ...]:
-    severity = -rank(finding.verdict) if finding.unexpected else 0
+    severity = -rank(finding.outcome) if finding.unexpected else 0
     return (not finding.unexpected, severity, -len(finding.occurrences), finding.cause)
 
 
@@ -194,7 +224,7 @@ def _slug(kind: str, text: str) -> str:
     """A name for what an exception said, numbers aside, that stays the same from run to run.
 
     >>> _slug("ValueError", "ValueError: expected 4D input (got 2D input)")
-    'ValueError: expected 4D input (got 2D input)'
+    'ValueError: expected …D input (got …D input)'
     """
     masked = " ".join(_masked(text).split())
     return shorten(masked if masked.startswith(kind) else f"{kind}: {masked}", 90)
@@ -225,16 +255,30 @@ def _in_common(texts: Iterable[str]) -> str:
 
 
 def _finding(key: tuple[str, ...], lines: Sequence[Line]) -> Finding:
-    status, verdict, cause, expected = key
+    status, verdict, cause, expected, _, apart = key
     raised = bool(lines[0]["error"]) and not lines[0]["diagnosis"]
     said = _in_common(message(line) for line in lines) if raised else ""
     sentence = _in_common(reason(line) for line in lines) if raised else _sentence(cause, lines)
-    found = (
-        Occurrence(line["case"], line["target"], _note(line, cause, sentence, said), worst(line["tensors"]))
-        for line in lines
-    )
+    found = (_occurrence(line, _note(line, cause, sentence, said)) for line in lines)
     ordered = sorted(found, key=lambda occurrence: -occurrence.off)
-    return Finding(cause, "" if raised else cause, verdict, status, sentence, said, expected, tuple(ordered))
+    return Finding(
+        cause,
+        "" if raised else cause,
+        verdict,
+        outcome(lines[0]),
+        status,
+        sentence,
+        said,
+        expected,
+        apart,
+        severity(lines[0]),
+        tuple(ordered),
+    )
+
+
+def _occurrence(line: Line, note: str) -> Occurrence:
+    tensors = line["tensors"]
+    return Occurrence(line["case"], line["target"], note, worst(tensors), *_off(tensors))
 
 
 def reason(line: Line) -> str:
@@ -250,8 +294,12 @@ def in_words(cause: str) -> str:
 
 
 def _sentence(cause: str, lines: Sequence[Line]) -> str:
-    """The cause in words: the catalogue's, or what all the verdicts say, numbers aside."""
-    if in_words(cause):
+    """The reason that was declared, the cause in the catalogue's words, or what all the verdicts say, numbers aside."""
+    declared = "" if lines[0]["status"] == "unexpected" else lines[0].get("reason", "")
+    if declared and not cause.startswith("signature-"):  # of which the difference says more than its reason
+        alone = not declared.startswith("as in ")
+        return declared if alone else EVIDENCE.sub("", _in_common(line["because"] for line in lines))
+    if in_words(cause) and not (cause == "unexplained" and lines[0]["because"]):
         return in_words(cause)
     if any(line["because"] for line in lines):
         return _in_common(line["because"] for line in lines)
@@ -275,6 +323,41 @@ def _note(line: Line, cause: str, sentence: str, said: str) -> str:
     return "" if note == sentence else note.removeprefix(f"{sentence}: ").removeprefix("right, but ")
 
 
+def _off(tensors: Mapping[str, Any]) -> tuple[float, frozenset[str]]:
+    """The largest error of a tensor that holds numbers, as a fraction of its bound; and what others hold instead."""
+    numbers = [off(tensor) for tensor in tensors.values() if not tensor.get("problem")]
+    problems = " ".join(
+        tensor.get("problem") or ("is inf" if off(tensor) == math.inf else "") for tensor in tensors.values()
+    )
+    return max(numbers, default=0.0), frozenset(word for sign, word in _SPECIAL.items() if sign in problems)
+
+
+#: How a problem says that something else stands where a number should → what the report calls it.
+_SPECIAL = {
+    "is nan": "NaN",
+    "is inf": "∞",
+    "is -inf": "∞",
+    "has dtype": "dtype",
+    "has shape": "shape",
+    "is missing": "missing",
+}
+
+
+def _digits(value: float) -> str:
+    """Three digits of a number that may be large.
+
+    >>> _digits(42431.0), _digits(2.345), _digits(1.5e12)
+    ('42,400', '2.35', '1.5×10¹²')
+    """
+    if value < 1e6:
+        return f"{float(f'{value:.3g}'):,g}"
+    mantissa, exponent = f"{value:.3g}".split("e+")
+    return f"{mantissa}×10{str(int(exponent)).translate(_RAISED)}"
+
+
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def worst(tensors: Mapping[str, Any]) -> float:
     """The largest error as a fraction of its bound, infinite where a tensor has another problem."""
     return max((off(tensor) for tensor in tensors.values()), default=0.0)
@@ -283,35 +366,3 @@ def worst(tensors: Mapping[str, Any]) -> float:
 def off(tensor: Mapping[str, Any]) -> float:
     """A tensor's error as a fraction of its bound, infinite where that is not what is wrong with it."""
     return math.inf if tensor.get("problem") or tensor["ratio"] is None else float(tensor["ratio"])
-
-
-def agreement(run: Run) -> Agreement:
-    """Where all targets agree, and which one is alone where they do not."""
-    shared = together = 0
-    odd = {}
-    for case, lines in groupby(run.pairs, key=itemgetter("case")):
-        differ = {(line["pair"][0], line["pair"][1]): line["agreement"] != "agree" for line in lines}
-        shared += 1
-        together += not any(differ.values())
-        name = alone(differ)
-        if name is not None:
-            odd[case] = name
-    return Agreement(shared, together, odd)
-
-
-def pair_findings(run: Run) -> tuple[PairFinding, ...]:
-    """Every pair of targets, in the order of the run."""
-    grouped: dict[tuple[str, str], list[Line]] = {}
-    for line in run.pairs:
-        grouped.setdefault((line["pair"][0], line["pair"][1]), []).append(line)
-    return tuple(_pair_finding(pair, lines) for pair, lines in grouped.items())
-
-
-def _pair_finding(pair: tuple[str, str], lines: Sequence[Line]) -> PairFinding:
-    explained: dict[str, list[str]] = {}
-    for line in lines:
-        if line["agreement"] != "agree":
-            explained.setdefault(line["because"], []).append(line["case"])
-    ordered = sorted(explained.items(), key=lambda item: -len(item[1]))
-    differ = sum(len(cases) for cases in explained.values())
-    return PairFinding(pair, len(lines) - differ, differ, tuple((why, tuple(cases)) for why, cases in ordered))

@@ -5,35 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from conformance.errors import UsageError
-from conformance.findings import in_words, parts
+from conformance.findings import Finding, findings, in_words, parts, ranked
 from conformance.run_folder import Run
 from conformance.safe_text import markdown, markdown_cell, markdown_code
 
 #: The lines of a document between which the tables stand.
 BEGIN, END = "<!-- findings: begin -->", "<!-- findings: end -->"
 
-#: Verdicts that say that something is wrong or lost even where they are expected.
-_FINDINGS = ("divergent", "inaccurate", "crashed", "timeout")
-
 
 def tables(run: Run) -> str:
     """Findings, then the conventions that profiles declare and cases prove, by target, in the order of the cases."""
     version = {target["name"]: target["facts"].get("version", "") for target in run.targets}
     order = {name: place for place, name in enumerate(version)}
-    found: dict[tuple[str, str, str], list[str]] = {}
+    place = {name: number for number, name in enumerate(run.cases)}
     held: dict[tuple[str, str], list[str]] = {}
     for line in sorted(run.verdicts, key=lambda line: order[line["target"]]):
-        unexpected = line["status"] == "unexpected"
-        if unexpected or line["verdict"] in _FINDINGS:
-            words = "" if unexpected else line.get("reason", "")
-            words = words or line["because"] or (line["error"] or {}).get("message", "")
-            found.setdefault((line["target"], line["verdict"], words), []).append(line["case"])
-        elif line["verdict"] == "conventional":
+        if line["verdict"] == "conventional" and line["status"] != "unexpected":
             for name in parts(line["diagnosis"]):
                 held.setdefault((line["target"], name), []).append(line["case"])
-    findings = [
-        (_where(target, version), markdown(what, 600), f"{verdict}: {_cases(cases)}")
-        for (target, verdict, what), cases in found.items()
+    found = [(finding, sorted(_each(finding), key=lambda case: place[case])) for finding in ranked(findings(run))]
+    found.sort(key=lambda each: (order[each[0].target], place[each[1][0]]))
+    rows = [
+        (_where(finding.target, version), markdown(finding.words, 600), f"{finding.verdict}: {_cases(cases)}")
+        for finding, cases in found
     ]
     conventions = [
         (_where(target, version), markdown(in_words(name) or name, 600), _cases(cases))
@@ -41,11 +35,15 @@ def tables(run: Run) -> str:
     ]
     return "\n\n".join(
         (
-            f"{len(findings)} findings and {len(conventions)} declared conventions, from {len(run.cases)} cases.",
-            _table(("framework", "what happens", "verdict and cases"), findings),
+            f"{len(rows)} findings and {len(conventions)} declared conventions, from {len(run.cases)} cases.",
+            _table(("framework", "what happens", "verdict and cases"), rows),
             _table(("framework", "what it does by convention", "cases that need it"), conventions),
         )
     )
+
+
+def _each(finding: Finding) -> set[str]:
+    return {at.case for at in finding.occurrences}
 
 
 def inserted(document: str, tables: str, name: str) -> str:

@@ -51,6 +51,8 @@ class Verdict:
         accepted: the conventions of that reading.
         reason: why something other than agreement was expected, in the words of the case or the profile.
         tried: the hypotheses that came closest to explaining a mismatch; empty where none was sought.
+        explained: every tensor once more, against the same reading with what the diagnosis supposes; empty where a
+            mismatch was not explained by such a supposition.
     """
 
     verdict: VerdictName
@@ -64,6 +66,7 @@ class Verdict:
     accepted: Conventions = CANONICAL
     reason: str = ""
     tried: tuple[Tried, ...] = ()
+    explained: Mapping[str, TensorResult] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class _Finding:
     accepted: Conventions = CANONICAL
     contradicts: str = ""
     tried: tuple[Tried, ...] = ()
+    explained: Mapping[str, TensorResult] = field(default_factory=dict)
 
 
 def judge(comparison: Comparison, *, seek_cause: bool = True) -> Verdict:
@@ -111,6 +115,7 @@ def judge(comparison: Comparison, *, seek_cause: bool = True) -> Verdict:
         finding.accepted,
         reason,
         finding.tried,
+        finding.explained,
     )
 
 
@@ -189,14 +194,29 @@ def _find_reading(comparison: Comparison, seek_cause: bool) -> _Finding:
     if profiled.variance == "one-pass" and _numbers(results):
         cancelled = _recovered(LOSSES[:1], comparison, Search(profiled, check))
         if cancelled is not None:
-            return _Finding("conventional", cancelled.name, str(cancelled), results, accepted=profiled)
+            return _Finding(
+                "conventional",
+                cancelled.name,
+                str(cancelled),
+                results,
+                accepted=profiled,
+                explained=cancelled.tensors,
+            )
     plain = _plain(results)
     if plain is not None:
         return _Finding("divergent", *plain, tensors=results, accepted=profiled)
     search = Search(profiled, check, comparison.nearer)
 
     def divergent(found: Diagnosis) -> _Finding:
-        return _Finding("divergent", found.name, str(found), results, accepted=profiled, tried=search.tried)
+        return _Finding(
+            "divergent",
+            found.name,
+            str(found),
+            results,
+            accepted=profiled,
+            tried=search.tried,
+            explained=found.tensors,
+        )
 
     found = search.one() if seek_cause else None
     if found is not None:
@@ -208,7 +228,10 @@ def _find_reading(comparison: Comparison, seek_cause: bool) -> _Finding:
             strict = check(conventions)
             because = f"right, but {worst(strict):.2g} times the strict bound off, {worst(weak):.2g} of the weak one"
             name = less_precise.name if less_precise else None
-            return _Finding("inaccurate", name, because, strict, accepted=conventions, tried=search.tried)
+            explained = less_precise.tensors if less_precise else {}
+            return _Finding(
+                "inaccurate", name, because, strict, accepted=conventions, tried=search.tried, explained=explained
+            )
     if seek_cause:
         found = less_precise or _recovered(LOSSES, comparison, search)
         if found is None and all(call.x.size <= PAIR_ELEMENTS for call in oracle.problem.calls):

@@ -2,8 +2,9 @@
 
 A tensor in results.jsonl is `ratio, max_abs, max_ulp, worst_index` and, of a target, what `conformance.evidence`
 gathers: `shape`; `worst`, the exact and the observed value and the bound there; `strip`, error over bound along the
-tensor; `ulps`, a histogram; `running`, the first channels of running statistics in cases of several steps. A line of a
-signature case has the constructor's real `signature`. Runs without these fields are read all the same.
+tensor; `ulps`, a histogram; `running`, the first channels of running statistics in cases of several steps. All of this
+is before any diagnosis; under it, every tensor's error over its bound is `explained`, of a line that has a diagnosis. A
+line of a signature case has the constructor's real `signature`. Runs without these fields are read all the same.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def verdict_line(
         "received": observation.received,
         "facts": list(observation.facts),
         "digests": {name: digest(array) for name, array in observation.tensors.items()},
+        **({"explained": _ratios(verdict.explained)} if verdict.explained else {}),
         **({} if signature is None else {"signature": [list(parameter) for parameter in signature]}),
     }
 
@@ -122,6 +124,11 @@ def _tensors(
         }
         for name, result in results.items()
     }
+
+
+def _ratios(results: Mapping[str, TensorResult]) -> dict[str, float | None]:
+    """Tensor → error over bound, in the digits that a report shows."""
+    return {name: float(f"{result.off:.3g}") if math.isfinite(result.off) else None for name, result in results.items()}
 
 
 def _finite(value: float | None) -> float | None:

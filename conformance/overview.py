@@ -8,44 +8,101 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from conformance.agreements import Agreement, agreement, pair_findings
 from conformance.differences import differences
-from conformance.findings import Agreement, Finding, agreement, cells, count, findings, pair_findings, rank
+from conformance.findings import Finding, cells, count, findings, outcome, rank, ranked
+from conformance.pairs import WITHIN_BOUNDS
 from conformance.proof import sides
 from conformance.run_folder import Run
+from conformance.severity import SEVERITIES, Severity
 
-#: What each verdict means, in the words of the report's key.
+#: What each outcome means, in the words of the report's key.
 MEANINGS = {
     "conforms": "within rounding of exact arithmetic",
-    "conventional": "differs as the framework documents, and within rounding once that is applied",
+    "conventional": "differs as its profile declares, and within rounding once that is applied",
+    "inexpressible": "the adapter has no way to ask this of the framework (NotExpressible)",
     "inaccurate": "right, but beyond the strict bound on rounding",
-    "refused": "the framework raised an exception, or has no such option (NotExpressible)",
+    "refused": "the framework raised an exception",
     "divergent": "computes something else",
     "timeout": "took longer than admitted",
     "crashed": "the process died",
     "broken": "the adapter or the environment failed, not the framework",
 }
+_APPLIED = "Once declared conventions are applied, "
+#: The outcomes of a target that gave no answer.
+_SILENT = ("inexpressible", "refused", "timeout", "crashed", "broken")
 _BACKENDS = {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX", "openvino": "OpenVINO"}
 
 
-def headline(run: Run, found: Agreement) -> str:
-    """Whether the targets agree, and whether that is as expected, in one sentence or two."""
+def headline(run: Run, agreed: Agreement, found: Sequence[Finding]) -> str:
+    """Whether the targets agree by what they declare, whether that was expected, and what was found besides."""
     if not run.targets or not run.verdicts:
         return "Nothing ran: there is no verdict."
-    unexpected = len(run.unexpected)
-    wrong = f"{many(unexpected, 'verdict')} {'is' if unexpected == 1 else 'are'} unexpected"
-    if not found.shared:
-        right = sum(line["verdict"] in ("conforms", "conventional") for line in run.verdicts)
-        answer = f"{right:,} of {many(len(run.verdicts), 'verdict')} are right"
-        return f"{wrong}; {answer}." if unexpected else f"{answer}, and all are as expected."
-    share = {0: "none", found.shared: "all"}.get(found.together, f"{found.together:,}")
-    answer = f"agree in {share} of the {many(found.shared, 'case')} that they share"
-    if found.shared == 1:
-        answer = f"{'agree' if found.together else 'differ'} in the one case that they share"
-    names = _listed(list(dict.fromkeys(target["title"] for target in run.targets)))
-    if unexpected:
-        return f"{wrong}. {names} {answer}."
-    known = "" if found.together == found.shared else "; every difference is a known one"
-    return f"{names} {answer}{known}."
+    number = len(run.unexpected)
+    unexpected = f"{many(number, 'verdict')} {'is' if number == 1 else 'are'} unexpected. " if number else ""
+    return f"{unexpected}{_agreement(run, agreed)}. {_tally(found)}."
+
+
+def _agreement(run: Run, agreed: Agreement) -> str:
+    """In how many cases the targets agree, or are right by themselves, once declared conventions are applied."""
+    titles = list(dict.fromkeys(target["title"] for target in run.targets))
+    alone = len(run.targets) == 1
+    names = _listed(titles if alone or len(titles) > 1 else [target["name"] for target in run.targets])
+    if agreed.answered:
+        applied = _APPLIED if agreed.declared > agreed.together else ""
+        if agreed.answered == 1:
+            return (
+                f"{applied}{names} {'agree' if agreed.declared else 'differ'} in the one case that two or more answer"
+            )
+        return f"{applied}{names} agree in {_of(agreed.declared, agreed.answered)} that two or more answer"
+    answered = Counter(line["verdict"] for line in run.verdicts if outcome(line) not in _SILENT)
+    are, they_answer = ("is", "it answers") if alone else ("are", "they answer")
+    if not answered:
+        return f"{names} {'answers' if alone else 'answer'} none of {many(len(run.cases), 'case')}"
+    right = answered["conforms"] + answered["conventional"]
+    applied = _APPLIED if answered["conventional"] else ""
+    if answered.total() == 1:
+        return f"{applied}{names} {are} {'right' if right else 'not right'} in the one case that {they_answer}"
+    return f"{applied}{names} {are} right in {_of(right, answered.total())} that {they_answer}"
+
+
+def _of(some: int, total: int) -> str:
+    share = {0: "none", total: "all"}.get(some, f"{some:,}")
+    return f"{share} of the {many(total, 'case')}"
+
+
+def _tally(found: Sequence[Finding]) -> str:
+    """How many findings there are, and of which severity."""
+    tally = severities(found)
+    if not tally:
+        return "All is as expected"
+    unexpected = sum(one.unexpected for one in found if one.severity)
+    total = sum(number for _, number in tally)
+    whole = many(total, "finding" if unexpected else "known finding")
+    if 0 < unexpected < total:
+        whole += f", {unexpected:,} of them unexpected"
+    return f"{whole}: {_listed([grave.count(number) for grave, number in tally])}"
+
+
+def severities(found: Sequence[Finding]) -> list[tuple[Severity, int]]:
+    """Severity and number of findings, the gravest first."""
+    counted = Counter(one.severity for one in found if one.severity)
+    return [(grave, counted[grave]) for grave in SEVERITIES if counted[grave]]
+
+
+def sharing(run: Run, agreed: Agreement) -> str:
+    """How the numbers of cases come about that the targets share; empty for one target."""
+    if not agreed.shared:
+        return ""
+    alone = len(run.cases) - agreed.shared
+    parts = [f"Of {many(len(run.cases), 'case')}, {alone:,} ran on one target only"] if alone else []
+    unanswered = agreed.shared - agreed.answered
+    if unanswered:
+        parts.append(f"fewer than two answered {unanswered:,}, as the others refused or have no such option")
+    if agreed.answered:
+        parts.append(f"in {agreed.together:,} of the other {agreed.answered:,} they agree even as they stand")
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def subject(run: Run) -> str:
@@ -65,10 +122,11 @@ def target_labels(targets: Sequence[dict[str, Any]]) -> dict[str, str]:
     return {name: f"{label} as {name}" if number[label] > 1 else label for name, label in labels.items()}
 
 
-def _short(targets: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Name → the framework's name for people where one target alone is of that framework."""
-    number = Counter(target["title"] for target in targets)
-    return {target["name"]: target["title"] if number[target["title"]] == 1 else target["name"] for target in targets}
+def _versions(targets: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Name → the framework with its version alone; the whole label where other targets have the same."""
+    short = {target["name"]: f"{target['title']} {_release(target['facts'].get('version', ''))}" for target in targets}
+    number, labels = Counter(short.values()), target_labels(targets)
+    return {name: labels[name] if number[text] > 1 else text.strip() for name, text in short.items()}
 
 
 def _label(target: dict[str, Any]) -> str:
@@ -95,22 +153,29 @@ def overview(run: Run) -> dict[str, Any]:
     names = [target["name"] for target in run.targets]
     labels = target_labels(run.targets)
     return {
-        "headline": headline(run, agreed),
+        "headline": headline(run, agreed, found),
+        "sharing": sharing(run, agreed),
+        "found": found,
+        "faults": ranked(found),
+        "severities": severities(found),
         "subject": subject(run) if run.verdicts else "",
         "labels": labels,
-        "short": _short(run.targets),
+        "versions": _versions(run.targets),
         "names": names,
         "totals": [(verdict, number, MEANINGS.get(verdict, "")) for verdict, number in count(run.verdicts)],
         "per_target": {name: _per_target(run, name) for name in names},
         "unexpected": [finding for finding in found if finding.unexpected],
-        "expected": [finding for finding in found if not finding.unexpected],
+        "expected": sorted(
+            (one for one in found if not one.unexpected and not one.severity), key=lambda one: rank(one.outcome)
+        ),
         "number_unexpected": len(run.unexpected),
         "cells": cells(run),
         "cases_per_topic": Counter(case.get("topic") for case in run.cases.values()),
         "number_cases": len(run.cases),
-        "verdicts": sorted({line["verdict"] for line in run.verdicts}, key=rank),
+        "verdicts": sorted({outcome(line) for line in run.verdicts}, key=rank),
         "pairs": pair_findings(run),
         "agreement": agreed,
+        "within_bounds": WITHIN_BOUNDS,
         "odd": _odd(run, agreed),
         "reasons": _reasons(found),
         "causes": list(dict.fromkeys(one.cause for one in found)),
@@ -135,9 +200,8 @@ def _odd(run: Run, found: Agreement) -> list[tuple[str, int, list[tuple[str, int
 
 
 def _reasons(found: Sequence[Finding]) -> list[Finding]:
-    """The findings that explain most, for the top of the page: unexpected ones if there are any."""
-    unexpected = [one for one in found if one.unexpected]
-    return (unexpected or [one for one in found if one.verdict != "refused"])[:4]
+    """The declared conventions that set the targets apart in most cases."""
+    return [one for one in found if one.verdict == "conventional" and not one.unexpected][:4]
 
 
 def _per_target(run: Run, name: str) -> dict[str, int]:

@@ -20,6 +20,9 @@ from conformance.observation import Observation
 from conformance.oracle import Oracle
 from conformance.problem import dtype_name, from_wire
 
+#: Why two targets differ that are both right: the sum of their bounds is less than what lies between them.
+WITHIN_BOUNDS = "each is within its bound of the reference"
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -80,7 +83,7 @@ def judge_pair(oracle: Oracle, a: Side, b: Side) -> Agreement:
         return Agreement("agree", results)
     apart = {name for name, result in results.items() if not result.ok}
     differences = "; ".join(filter(None, (_with_conventions(oracle, side, apart) for side in (a, b))))
-    return Agreement("differ", results, differences or "each is within its bound of the reference")
+    return Agreement("differ", results, differences or WITHIN_BOUNDS)
 
 
 def _with_conventions(oracle: Oracle, side: Side, apart: Collection[str]) -> str:
@@ -129,7 +132,7 @@ def odd_one_out(sides: Mapping[str, Side], pairs: Mapping[tuple[str, str], Agree
         return None
     others = dict.fromkeys(other.difference for other_name, other in sides.items() if other_name != name)
     because = sides[name].difference.partition(": ")[2] or "; ".join(filter(None, others))
-    return OddOneOut(name, because or "each is within its bound of the reference")
+    return OddOneOut(name, because or WITHIN_BOUNDS)
 
 
 def _compare(a: Side, b: Side, expected: Mapping[str, Sequence[Expected]]) -> dict[str, TensorResult]:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from conformance.conversion import Row, Table
 from conformance.differences import Differences, differences
+from conformance.findings import Finding, in_words
 from conformance.junit import junit
 from conformance.overview import many, overview, target_labels
 from conformance.pages import Filters, asset, policy, templates
@@ -63,7 +64,7 @@ def _html(run: Run, told: dict[str, Any]) -> str:
             policy=policy(style, scripts),
             style=Markup(style),  # noqa: S704 - ours
             scripts=[Markup(script) for script in scripts],  # noqa: S704 - ours
-            data=embedded(run, [*told["unexpected"], *told["expected"]], proofs(told["differences"])),
+            data=embedded(run, told["found"], proofs(told["differences"]) | found_in(told["faults"])),
         )
     )
 
@@ -106,6 +107,11 @@ def proofs(found: Sequence[Differences]) -> dict[str, list[str]]:
     }
 
 
+def found_in(faults: Sequence[Finding]) -> dict[str, list[str]]:
+    """The address of every finding → its cases."""
+    return {one.address: list(dict.fromkeys(at.case for at in one.occurrences)) for one in faults}
+
+
 def row_address(one: Differences, table: Table, row: Row) -> str:
     """What the report's address calls a row."""
     return f"{one.slug}: {' | '.join(text for text in row.cells if text)} ({table.title})"
@@ -119,6 +125,9 @@ def _templates(autoescape: bool) -> Environment:
         "many": many,
         "full_stop": _full_stop,
         "row_address": row_address,
+        "clauses": clauses,
+        "in_words": in_words,
+        "sentence_start": lambda text: text[:1].upper() + text[1:],
         "sentence": _sentence,
         "case_address": lambda case: "report.html#case=" + quote(str(case), safe=""),
     }
@@ -136,6 +145,20 @@ def _sentence(text: str) -> str:
     word = text.partition(" ")[0].rstrip(",;:")
     is_word = word.isascii() and word.isalpha() and (len(word) > 1 or word == "a")
     return _full_stop(text[:1].upper() + text[1:] if is_word else text)
+
+
+def clauses(text: str) -> tuple[str, str]:
+    """The first clause of a sentence, and the rest; a mark within brackets ends nothing.
+
+    >>> clauses("squares are summed in float32: f(a, b={1: 2}) is inf")
+    ('squares are summed in float32', 'f(a, b={1: 2}) is inf')
+    """
+    depth = 0
+    for place, letter in enumerate(text):
+        depth += (letter in "([{") - (letter in ")]}")
+        if depth == 0 and letter in ";:" and text[place + 1 : place + 2] == " ":
+            return text[:place], text[place + 2 :]
+    return text, ""
 
 
 def _full_stop(text: str) -> str:

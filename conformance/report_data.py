@@ -11,12 +11,14 @@ import itertools
 import json
 import re
 import zlib
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from conformance.findings import Finding, agreement, causes, off, reason, topic
+from conformance.agreements import DIFFER, agreement, kinds, order
+from conformance.diagnose import EVIDENCE
+from conformance.findings import Finding, causes, off, outcome, reason, topic
 from conformance.repro import NoScript, case_of, of_stored, offered
 from conformance.run_folder import Line, Run, whole
 from conformance.safe_text import shorten
@@ -66,6 +68,7 @@ def embedded(run: Run, found: Iterable[Finding], proofs: Mapping[str, Sequence[s
     targets = [target["name"] for target in run.info["targets"]]
     described = {target["name"]: target for target in run.targets}
     odd, written, listed = agreement(run).odd, scripts(run, found), _listed(run)
+    kind = kinds(run)
     index: list[dict[str, Any]] = []
     details: list[dict[str, Any]] = []
     parts: list[str] = []
@@ -153,7 +156,14 @@ def _subject(line: Line) -> tuple[str, str]:
     return line["case"], line["target"]
 
 
-def _entry(case: Line, verdicts: Sequence[Line], pairs: Sequence[Line], targets: list[str], odd: str) -> dict[str, Any]:
+def _entry(
+    case: Line,
+    verdicts: Sequence[Line],
+    pairs: Sequence[Line],
+    targets: list[str],
+    odd: str,
+    kind: Callable[[Line], str],
+) -> dict[str, Any]:
     """What the list shows of a case and filters it by."""
     differing = [line for line in pairs if line["agreement"] != "agree"]
     return _without_empty(
@@ -166,13 +176,21 @@ def _entry(case: Line, verdicts: Sequence[Line], pairs: Sequence[Line], targets:
             "tensors": sorted({_bare(name) for line in (*verdicts, *differing) for name in _out_of_bound(line)}),
             "odd": odd,
             "differ": [
-                _without_empty({"pair": "~".join(line["pair"]), "because": line["because"]}) for line in differing
+                _without_empty(
+                    {
+                        "pair": "~".join(line["pair"]),
+                        "because": line["because"],
+                        "how": "" if (how := kind(line)) == DIFFER else how,
+                        "order": order(how, line["because"]),
+                    }
+                )
+                for line in differing
             ],
             "verdicts": [
                 _without_empty(
                     {
                         "target": targets.index(line["target"]),
-                        "verdict": line["verdict"],
+                        "verdict": outcome(line),
                         "unexpected": int(line["status"] == "unexpected"),
                         "causes": list(causes(line)),
                         "said": shorten(_said(line), SEARCH_LIMIT),
@@ -239,21 +257,39 @@ def _verdict(line: Line, targets: list[str], script: str | None, command: bool) 
     return _without_empty(
         {
             "target": targets.index(line["target"]),
-            "verdict": line["verdict"],
+            "verdict": outcome(line),
             "unexpected": int(line["status"] == "unexpected"),
             "expected": line["expected"],
             "diagnosis": line["diagnosis"],
-            "because": shorten(reason(line), TEXT_LIMIT),
+            "because": shorten(EVIDENCE.sub("", reason(line)), TEXT_LIMIT),
+            "diagnosed": _diagnosed(line),
             "tried": [[str(one["name"]), _number(one["off"])] for one in line.get("tried") or ()],
             "received": line["received"] or _signature(line.get("signature") or ()),
             "seconds": _number(line["seconds"]),
-            "tensors": [_tensor(name, tensor) for name, tensor in line["tensors"].items()],
+            "tensors": [
+                _tensor(name, tensor) | _explained(name, line.get("explained") or {})
+                for name, tensor in line["tensors"].items()
+            ],
             "facts": [shorten(fact, TEXT_LIMIT) for fact in line["facts"]],
             "error": [error["type"], shorten(error["message"], TEXT_LIMIT)] if error else None,
             "script": script,
             "repro": int(command),
         }
     )
+
+
+def _diagnosed(line: Line) -> list[str] | None:
+    """The worst error over its bound that is left under a diagnosis, and what was wrong before; where it says both."""
+    found = EVIDENCE.search(line["because"]) if line["diagnosis"] else None
+    return [found["under"], found["before"]] if found else None
+
+
+def _explained(name: str, explained: Mapping[str, float | None]) -> dict[str, Any]:
+    """What is left of a tensor's error under the diagnosis: a fraction of its bound, or that it is no number."""
+    if name not in explained:
+        return {}
+    left = explained[name]
+    return {"under": "no number" if left is None else _number(left)}
 
 
 def _pair(line: Line, targets: list[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 
 function drawCase(item) {
   waiting.clear();
-  const ordered = [...item.verdicts].sort((a, b) => (b.unexpected || 0) - (a.unexpected || 0));
+  const ordered = [...item.verdicts].sort((a, b) => (b.unexpected || 0) - (a.unexpected || 0) || gravity(b) - gravity(a));
   page.replaceChildren(
     make(
       "header",
@@ -39,6 +39,10 @@ function neighbours(item) {
 
 // Verdicts.
 
+/* The gravest verdict comes first; one that this page does not know is the gravest. */
+const GRAVITY = ["conforms", "inexpressible", "refused", "conventional", "inaccurate", "divergent", "timeout", "crashed", "broken"];
+const gravity = (verdict) => (GRAVITY.includes(verdict.verdict) ? GRAVITY.indexOf(verdict.verdict) : GRAVITY.length);
+
 function drawVerdict(item, verdict) {
   const name = data.targets[verdict.target || 0];
   const seconds = verdict.seconds >= 1 ? `${number(verdict.seconds)} s` : `${number(1000 * (verdict.seconds || 0))} ms`;
@@ -55,6 +59,7 @@ function drawVerdict(item, verdict) {
       make("p", {}, word(verdict.verdict), " ", flag(verdict.unexpected), " ", small),
       because ? make("p", { class: "prose" }, because) : null,
       verdict.diagnosis ? make("p", { class: "quiet" }, make("code", {}, verdict.diagnosis)) : null,
+      drawDiagnosed(verdict),
       drawTried(verdict),
       verdict.received ? make("p", { class: "received" }, make("code", {}, verdict.received)) : null,
       verdict.error ? make("pre", { class: "error" }, verdict.error.join(": ")) : null,
@@ -64,6 +69,14 @@ function drawVerdict(item, verdict) {
       drawScript(verdict, name),
     ),
   );
+}
+
+/* What was wrong before the diagnosis, and what is left under it. */
+function drawDiagnosed(verdict) {
+  if (!verdict.diagnosed) return null;
+  const [under, before] = verdict.diagnosed;
+  const row = (name, told) => make("div", {}, make("dt", {}, name), make("dd", {}, told));
+  return make("dl", { class: "diagnosed" }, row("before the diagnosis", before), row("under it", `every tensor is within ${under} of its bound`));
 }
 
 /* The explanations that were tried, and how far each leaves the tensors. */
@@ -131,52 +144,79 @@ function drawTensors(item) {
   const targets = [...new Set(found.map((tensor) => tensor.target))];
   const at = new Map(found.map((tensor) => [`${tensor.target}\n${tensor.name}`, tensor]));
   const closer = make("div", { class: "closer", "aria-live": "polite" });
+  const read = new Map(judged.map((verdict) => [verdict.target || 0, reading(verdict)]));
+  const explained = new Set(found.filter((tensor) => tensor.under !== undefined).map((tensor) => tensor.target));
   const look = (name) => {
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.textContent === name));
-    closer.replaceChildren(...lookCloser(name, targets.map((target) => at.get(`${target}\n${name}`)).filter(Boolean)));
+    closer.replaceChildren(...lookCloser(name, targets.map((target) => at.get(`${target}\n${name}`)).filter(Boolean), read));
   };
   const body = names.map((name, place) =>
     make(
       "tr",
       { class: place && stepOf(name) !== stepOf(names[place - 1]) ? "next" : "" },
       make("th", { scope: "row" }, make("button", { type: "button", class: "look" }, name)),
-      ...targets.map((target) => ratioCell(at.get(`${target}\n${name}`))),
+      ...targets.flatMap((target) => cells(at.get(`${target}\n${name}`), data.targets[target], explained.has(target))),
     ),
   );
-  const heads = head("Tensor", ...targets.map((target) => data.targets[target]));
+  const heads = head(
+    "Tensor",
+    ...targets.flatMap((target) => {
+      const before = noted(data.targets[target], read.get(target));
+      return explained.has(target) ? [before, noted(data.targets[target], "under the diagnosis")] : [before];
+    }),
+  );
   const table = make("table", { class: "tensors" }, heads, make("tbody", {}, ...body));
   const buttons = [...table.querySelectorAll("button.look")];
   for (const button of buttons) button.addEventListener("click", () => look(button.textContent));
   look([...found].sort((a, b) => size(b) - size(a))[0].name);
   const note =
-    "largest error as a fraction of its bound, against the reading that the verdict names: above 1 is more than rounding " +
-    "explains. The strip is the same along the tensor, in 64 parts. Choose a tensor to look closer.";
+    "largest error as a fraction of its bound: above 1 is more than rounding explains. What a target is held against stands " +
+    "below its name. The strip is the same along the tensor, in 64 parts. Choose a tensor to look closer.";
   const wrong = found.filter(over).sort((a, b) => size(b) - size(a));
   const side = make("div", { class: "side" }, make("div", { class: "wide" }, table), closer);
-  return [section("Tensors", note, wrong.length ? beyond(wrong) : null, side)];
+  return [section("Tensors", note, wrong.length ? beyond(wrong, read) : null, side)];
+}
+
+/* What the numbers of a target are held against. */
+function reading(verdict) {
+  if (verdict.diagnosed || (verdict.tensors || []).some((tensor) => tensor.under !== undefined)) return "before the diagnosis";
+  if (verdict.verdict === "conventional") return "by its conventions";
+  return verdict.verdict === "conforms" ? "exact arithmetic" : "by what its profile declares";
+}
+
+/* The name of a column, with a note below it. */
+const noted = (name, note) => ({ name: [name, make("small", {}, note)] });
+
+/* A target's cells of a tensor: before a diagnosis and, where there is one, what is left under it. */
+function cells(tensor, target, explained) {
+  const before = ratioCell(tensor);
+  before.setAttribute("data-label", explained ? `${target}, before the diagnosis` : target);
+  if (!explained) return [before];
+  const under = tensor && tensor.under !== undefined ? (tensor.under === 0 ? "exact" : number(tensor.under)) : "";
+  return [before, make("td", { class: "under", "data-label": `${target}, under it` }, under)];
 }
 
 const BEYOND = 10;
 
 /* The tensors out of bound, the worst first. */
-function beyond(wrong) {
+function beyond(wrong, read) {
   const rows = wrong.slice(0, BEYOND).map((tensor) => {
     const [exact, seen, bound] = tensor.worst || [];
-    const said = (value) => make("td", { class: "number" }, tensor.worst ? value : "");
+    const said = (label, value) => make("td", { class: "number", "data-label": label }, tensor.worst ? value : "");
     return make(
       "tr",
       {},
       make("th", { scope: "row" }, make("code", {}, tensor.name)),
-      make("td", {}, data.targets[tensor.target]),
+      make("td", {}, data.targets[tensor.target], " ", make("small", {}, read.get(tensor.target))),
       ...(tensor.problem
         ? [make("td", { class: "over", colspan: 6 }, tensor.problem)]
         : [
-            make("td", { class: "number over" }, number(tensor.ratio)),
-            make("td", {}, tensor.at ? `[${tensor.at.join(", ")}]` : ""),
-            said(digits(exact)),
-            said(digits(seen)),
-            said(`±${number(bound)}`),
-            make("td", { class: "number" }, number(tensor.ulp ?? 0)),
+            make("td", { class: "number over", "data-label": "of bound" }, number(tensor.ratio)),
+            make("td", { "data-label": "worst at" }, tensor.at ? `[${tensor.at.join(", ")}]` : ""),
+            said("reference", digits(exact)),
+            said("observed", digits(seen)),
+            said("bound", `±${number(bound)}`),
+            make("td", { class: "number", "data-label": "ULP" }, number(tensor.ulp ?? 0)),
           ]),
     );
   });
@@ -194,16 +234,16 @@ function ratioCell(tensor) {
   return cell;
 }
 
-function lookCloser(name, tensors) {
+function lookCloser(name, tensors, read) {
   const classes = Math.max(2, ...tensors.map((tensor) => (tensor.ulps || []).length));
   return [
     make("h3", {}, name, ...(tensors[0].shape ? [make("small", {}, ` of shape [${tensors[0].shape.join(", ")}]`)] : [])),
-    ...tensors.map((tensor) => closerOf(tensor, classes)),
+    ...tensors.map((tensor) => closerOf(tensor, classes, read.get(tensor.target))),
     tensors.some((tensor) => tensor.strip) ? scale() : null,
   ].filter(Boolean);
 }
 
-function closerOf(tensor, classes) {
+function closerOf(tensor, classes, against) {
   const target = data.targets[tensor.target];
   const told = [];
   if (tensor.problem) told.push(make("p", { class: "over" }, tensor.problem));
@@ -214,7 +254,8 @@ function closerOf(tensor, classes) {
     const caption = make("figcaption", {}, "elements by error in units in the last place (ULP), up to");
     told.push(make("figure", {}, caption, histogram(tensor.ulps, classes, `${tensor.name} on ${target}: histogram of errors in ULP`)));
   }
-  return make("article", {}, make("h4", {}, target), ...told);
+  if (tensor.under !== undefined) told.push(make("p", {}, `Under the diagnosis: ${tensor.under === 0 ? "no error" : tensor.under === "no number" ? tensor.under : `${number(tensor.under)} of the bound`}.`));
+  return make("article", {}, make("h4", {}, target, " ", make("small", {}, against)), ...told);
 }
 
 /* The worst element in numbers. */
@@ -281,7 +322,9 @@ function runningFigure(statistic, channel, series) {
 
 function drawPairs(item) {
   if (!item.pairs || !item.pairs.length) return [];
-  const body = item.pairs.map((pair) =>
+  const place = (pair) => (pair.agree ? 2 : pair.compared ? 0 : 1);
+  const ordered = [...item.pairs].sort((a, b) => place(a) - place(b));
+  const body = ordered.map((pair) =>
     make(
       "tr",
       {},
@@ -306,8 +349,8 @@ function drawQuestion(item) {
   if (item.steps) {
     const extra = item.steps.some((row) => row[5]);
     const names = ["Step", "Mode", "Input", "dtype", "Cotangent of y", "Also"].slice(0, extra ? 6 : 5);
-    const rows = item.steps.map((row) => make("tr", {}, ...row.slice(0, names.length).map((value) => make("td", {}, value))));
-    asked.push(make("table", { class: "asked" }, make("caption", {}, "Inputs"), head(...names), make("tbody", {}, ...rows)));
+    const rows = item.steps.map((row) => make("tr", {}, ...row.slice(0, names.length).map((value, place) => make("td", { "data-label": names[place] }, value))));
+    asked.push(make("table", { class: "asked inputs" }, make("caption", {}, "Inputs"), head(...names), make("tbody", {}, ...rows)));
   }
   if (item.parameters && item.parameters.length) {
     const rows = item.parameters.map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value)));

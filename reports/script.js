@@ -1,7 +1,7 @@
 /* Draws the list of cases and shows what the address asks for, from the data that conformance/report_data.py packs into
    this file. Texts reach the page as text nodes only, never as markup. The address says what is shown:
    #case=ID a case; #topic=…&target=…&verdict=…&status=…&cause=…&tensor=…&dtype=…&q=… a part of the list, and
-   #differ=A~B, #because=…, #odd=TARGET, #proof=ROW the cases behind a number above. */
+   #differ=A~B, #because=…, #how=…, #odd=TARGET, #proof=ROW, #finding=WORDS the cases behind a number above. */
 "use strict";
 
 const overview = document.getElementById("overview");
@@ -52,7 +52,7 @@ const caseLink = (id) => `#case=${encodeURIComponent(id)}`;
 const numeric = (name) => ({ name, class: "number" });
 
 function head(...columns) {
-  const cells = columns.map((column) => make("th", { scope: "col", class: column.class || "" }, column.name || column));
+  const cells = columns.map((column) => make("th", { scope: "col", class: column.class || "" }, ...[column.name || column].flat()));
   return make("thead", {}, make("tr", {}, ...cells));
 }
 
@@ -130,6 +130,8 @@ const CHIPS = {
   because: (value) => `because of ${value || "nothing known"}`,
   odd: (value) => `${value} alone differs`,
   proof: (value) => `proof of ${value}`,
+  finding: (value) => value,
+  how: (value) => value,
 };
 const FIELDS = ["q", "target", "verdict", "status", "topic", "tensor", "dtype", "cause"];
 let linked = {};
@@ -167,16 +169,24 @@ function fits(item, wanted, terms, proved) {
 
 function differs(item, wanted) {
   return (item.differ || []).some(
-    (one) => one.pair === wanted.differ && (wanted.because === undefined || (one.because || "") === wanted.because),
+    (one) =>
+      one.pair === wanted.differ &&
+      (wanted.because === undefined || (one.because || "") === wanted.because) &&
+      (wanted.how === undefined || (one.how || "differ") === wanted.how),
   );
 }
+
+/* Answers that differ come first, cases that one of the two did not answer last. */
+const orderOf = (item, wanted) => item.differ.find((one) => one.pair === wanted.differ).order || 0;
 
 function applyFilter() {
   if (!data) return;
   const wanted = asked();
   const terms = wanted.q.toLowerCase().split(/\s+/).filter(Boolean);
-  const proved = wanted.proof === undefined ? null : new Set(data.proofs[wanted.proof] || []);
+  const row = wanted.proof ?? wanted.finding;
+  const proved = row === undefined ? null : new Set(data.proofs[row] || []);
   visible = data.cases.filter((item) => fits(item, wanted, terms, proved));
+  if (wanted.differ) visible.sort((a, b) => orderOf(a, wanted) - orderOf(b, wanted));
   list.replaceChildren(head("Case", ...columns.map((place) => data.targets[place])));
   drawn = 0;
   told = null;
@@ -245,8 +255,9 @@ function route() {
     goTo(document.getElementById("cases"));
   } else {
     const named = document.getElementById(location.hash.slice(1));
-    if (named && named.matches("details")) named.open = true;
-    if (returning || (named && named.matches("details"))) goTo(named || overview);
+    const within = named && named.closest("details");
+    if (within) within.open = true;
+    if (returning || within) goTo(named || overview);
   }
 }
 

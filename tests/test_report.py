@@ -29,10 +29,11 @@ from handmade_runs import (
 )
 
 from conformance import data, report_data
-from conformance.findings import agreement, findings, pair_findings
+from conformance.agreements import DIFFER, Difference, agreement, pair_findings
+from conformance.findings import OUTCOMES, findings, ranked
 from conformance.judge import VERDICTS
 from conformance.junit import junit
-from conformance.overview import MEANINGS, headline, subject
+from conformance.overview import MEANINGS, headline, sharing, subject
 from conformance.report import SUMMARY_LIMIT, html, summary, write_reports
 from conformance.report_data import Embedded, dtypes, embedded, parameters, steps
 from conformance.run_folder import Run
@@ -73,7 +74,7 @@ class Page(HTMLParser):
 
 
 def said(of: Run) -> str:
-    return headline(of, agreement(of))
+    return headline(of, agreement(of), findings(of))
 
 
 def test_the_headline_tells_whether_they_agree_and_whether_that_was_expected() -> None:
@@ -83,11 +84,14 @@ def test_the_headline_tells_whether_they_agree_and_whether_that_was_expected() -
     apart, together = [pair("torch", "keras", "keras: unexplained")], [pair("torch", "keras")]
     targets = [target(), keras]
     two = [*together, pair("torch", "keras", "keras: running-variance-biased", of="a/2")]
-    runs = ((right, together), (right, two), (wrong, apart))
+    more = [*right, verdict(on="torch", of="a/2"), verdict("conventional", on="keras", of="a/2", **BIASED)]
+    runs = ((right, together), (more, two), (wrong, apart))
     assert [said(run(lines, pairs, targets)) for lines, pairs in runs] == [
-        "PyTorch and Keras agree in the one case that they share.",
-        "PyTorch and Keras agree in 1 of the 2 cases that they share; every difference is a known one.",
-        "1 verdict is unexpected. PyTorch and Keras differ in the one case that they share.",
+        "PyTorch and Keras agree in the one case that two or more answer. All is as expected.",
+        "Once declared conventions are applied, PyTorch and Keras agree in all of the 2 cases that two or more answer. "
+        "All is as expected.",
+        "1 verdict is unexpected. PyTorch and Keras differ in the one case that two or more answer. "
+        "1 finding: 1 wrong result.",
     ]
     assert subject(run(wrong, apart, targets)) == (
         "PyTorch 2.13.0 and Keras 3.15.1 (TensorFlow 2.21.0) on CPU: 2 verdicts on 1 case."
@@ -96,9 +100,58 @@ def test_the_headline_tells_whether_they_agree_and_whether_that_was_expected() -
 
 def test_the_headline_of_one_target_counts_what_is_right() -> None:
     lines = [verdict(of="a/1"), verdict("refused", of="a/2", **REFUSED)]
-    assert said(run(lines)) == "1 of 2 verdicts are right, and all are as expected."
+    assert said(run(lines)) == "PyTorch is right in the one case that it answers. All is as expected."
     lines = [verdict(of="a/1"), verdict("divergent", "unexpected", of="a/2", **UNEXPLAINED)]
-    assert said(run(lines)) == "1 verdict is unexpected; 1 of 2 verdicts are right."
+    assert said(run(lines)) == (
+        "1 verdict is unexpected. PyTorch is right in 1 of the 2 cases that it answers. 1 finding: 1 wrong result."
+    )
+    assert said(run([verdict("refused", of=f"a/{i}", **REFUSED) for i in range(2)])) == (
+        "PyTorch answers none of 2 cases. All is as expected."
+    )
+
+
+def test_an_expectation_that_no_longer_holds_is_grammatical_and_not_green() -> None:
+    one = run([verdict("conforms", "unexpected", expected="refused (TypeError)")])
+    assert said(one) == (
+        "1 verdict is unexpected. PyTorch is right in the one case that it answers. 1 finding: 1 outdated expectation."
+    )
+    style = (data.folder("reports") / "style.css").read_text(encoding="utf-8")
+    assert ".matrix .flag { display: inline-block; background: var(--ink);" in style
+
+
+def test_the_headline_counts_findings_by_severity() -> None:
+    lines = [
+        verdict("divergent", of="a/1", diagnosis="accepted", reason="f(x='1') is taken for 1"),
+        verdict(
+            "divergent", of="a/2", diagnosis="signature-added", because="added: b=2; since 2.9", reason="since 2.9"
+        ),
+        verdict("divergent", of="a/3", diagnosis="sums-overflow", reason="squares are summed in float32"),
+        verdict("divergent", of="a/4", diagnosis="sums-overflow", reason="squares are summed in float32"),
+        verdict("crashed", "unexpected", of="a/5", error={"type": "Died", "message": "signal 11"}),
+    ]
+    assert said(run(lines)).endswith(
+        "4 findings, 1 of them unexpected: "
+        "1 crash or timeout, 1 wrong result, 1 lenient check and 1 contradicted document."
+    )
+    assert said(run(lines[:4])).endswith(
+        "3 known findings: 1 wrong result, 1 lenient check and 1 contradicted document."
+    )
+
+
+def test_the_numbers_of_shared_cases_add_up_in_words() -> None:
+    keras = target("keras", "Keras")
+    lines = [
+        *(verdict(of=f"a/{i}") for i in range(4)),
+        *(verdict(on="keras", of=f"a/{i}") for i in range(2)),
+        verdict("refused", on="keras", of="a/2", **REFUSED),
+    ]
+    pairs = [pair("torch", "keras", of="a/0"), pair("torch", "keras", "keras: x", of="a/1")]
+    pairs.append(pair("torch", "keras", "keras: refused (ValueError)", of="a/2"))
+    of = run(lines, pairs, [target(), keras])
+    assert sharing(of, agreement(of)) == (
+        "Of 4 cases, 1 ran on one target only; fewer than two answered 1, as the others refused or have no such option"
+        "; in 1 of the other 2 they agree even as they stand."
+    )
 
 
 def test_targets_of_one_framework_are_told_apart() -> None:
@@ -119,9 +172,19 @@ def test_a_run_of_nothing_says_so() -> None:
 
 def test_every_verdict_has_a_meaning_and_a_colour() -> None:
     style = (data.folder("reports") / "style.css").read_text(encoding="utf-8")
-    assert set(MEANINGS) == set(VERDICTS)
-    assert all(f".v-{name} {{ --c: var(--{name}); }}" in style for name in VERDICTS)
-    assert all(f".mark.v-{name} " in style for name in VERDICTS)
+    assert set(MEANINGS) == {*VERDICTS, "inexpressible"} == set(OUTCOMES)
+    assert all(f".v-{name} {{ --c: var(--{name}); }}" in style for name in OUTCOMES)
+    assert all(f".mark.v-{name} " in style for name in OUTCOMES)
+    assert "as its profile declares" in MEANINGS["conventional"]
+
+
+def test_what_an_adapter_cannot_ask_is_counted_apart_from_what_a_framework_refuses() -> None:
+    unable: Line = {"error": {"type": "NotExpressible", "message": "there is no such option"}, "tensors": {}}
+    of = run([verdict("refused", of="a/1", **REFUSED), verdict("refused", of="a/2", **unable), verdict(of="a/3")])
+    text = Page(html(of)).text
+    assert "refused 1 the framework raised an exception" in text
+    assert "inexpressible 1 the adapter has no way to ask this" in text
+    assert "| target | conforms | inexpressible | refused | unexpected |" in summary(of)
 
 
 def test_one_convention_is_told_once_with_its_targets_and_cases() -> None:
@@ -200,11 +263,40 @@ def test_pairs_are_counted_and_their_differences_grouped() -> None:
         pair("torch", "keras", "torch: refused (ValueError)", of="a/4"),
     ]
     (only,) = pair_findings(run([verdict()], lines))
-    assert (only.pair, only.agree, only.differ) == (("torch", "keras"), 1, 3)
+    assert (only.pair, only.agree, only.apart) == (("torch", "keras"), 1, 3)
     assert only.differences == (
-        ("keras: running-variance-biased", ("a/2", "a/3")),
-        ("torch: refused (ValueError)", ("a/4",)),
+        Difference(DIFFER, "keras: running-variance-biased", ("a/2", "a/3")),
+        Difference(DIFFER, "torch: refused (ValueError)", ("a/4",)),
     )
+
+
+def test_answers_that_differ_come_before_declared_ones_and_before_what_one_target_did_not_answer() -> None:
+    unable: Line = {"error": {"type": "NotExpressible", "message": "no"}, "tensors": {}}
+    lines = [
+        *(verdict(of=f"a/{i}") for i in range(9)),
+        verdict("divergent", on="keras", of="a/0", **UNEXPLAINED),
+        *(verdict("conventional", on="keras", of=f"a/{i}", **BIASED) for i in (1, 2)),
+        *(verdict("refused", on="keras", of=f"a/{i}", **unable) for i in (3, 4, 5)),
+        *(verdict("refused", on="keras", of=f"a/{i}", **REFUSED) for i in (6, 7)),
+        verdict(on="keras", of="a/8"),
+    ]
+    why = ["unexplained", *["running-variance-biased"] * 2, *["refused (NotExpressible)"] * 3]
+    why += ["refused (ValueError)"] * 2
+    pairs = [pair("torch", "keras", f"keras: {said}", of=f"a/{i}") for i, said in enumerate(why)]
+    of = run(lines, [*pairs, pair("torch", "keras", of="a/8")], [target(), target("keras", "Keras")])
+    (only,) = pair_findings(of)
+    assert (only.agree, only.convention, only.differ, only.silent) == (1, 2, 1, 5)
+    assert [one.because.removeprefix("keras: ") for one in only.differences] == [
+        *dict.fromkeys(why[:3]),
+        why[6],
+        why[3],
+    ]
+    assert [
+        (one["differ"][0]["order"] if one["differ"][0].get("order") else 0)
+        for one in unpack(held(of).index)["cases"][:7:3]
+    ] == [0, 3, 2]
+    found = agreement(of)
+    assert (found.shared, found.answered, found.together, found.declared) == (9, 4, 1, 3)
 
 
 def test_the_matrix_counts_per_topic_and_target_and_links_to_these_cases() -> None:
@@ -244,6 +336,124 @@ def test_the_environment_names_versions_machine_date_and_command() -> None:
     for fact in ("2.13.0+cpu", "Processor 9000, 2 cores", "Linux", "2026-01-02T03:04:05+00:00, in 60 seconds"):
         assert fact in text
     assert "conformance run -k 'a b'" in text
+
+
+# The findings: each once, by whose it is, the gravest first.
+
+ACCEPTED: Line = {"diagnosis": "accepted", "tensors": {}}
+
+
+def test_no_target_answers_for_what_is_said_of_another() -> None:
+    lines = [
+        verdict("divergent", on="keras", reason='BatchNormalization(momentum="0.1") is taken for 0.1', **ACCEPTED),
+        verdict("divergent", on="torch", reason="BatchNorm2d(3, momentum=True) weighs with 1", **ACCEPTED),
+        verdict("divergent", on="torch", of="a/2", reason="BatchNorm2d([3]) runs", **ACCEPTED),
+        verdict("divergent", on="torch", of="a/3", reason="BatchNorm2d([3]) runs", **ACCEPTED),
+    ]
+    of = run(lines, targets=[target("torch"), target("keras", "Keras", version="3.15.1")])
+    said = {(one.target, one.sentence): one.cases for one in findings(of)}
+    assert said == {
+        ("keras", 'BatchNormalization(momentum="0.1") is taken for 0.1'): 1,
+        ("torch", "BatchNorm2d(3, momentum=True) weighs with 1"): 1,
+        ("torch", "BatchNorm2d([3]) runs"): 2,
+    }
+    assert all(len(one.targets) == 1 for one in findings(of))
+    (row,) = [line for line in summary(of).splitlines() if "BatchNormalization" in line]
+    assert "`keras`" in row
+    assert "torch" not in row
+    assert re.search(r"Keras 3\.15\.1 BatchNormalization\(momentum=\S+ is taken for 0\.1", Page(html(of)).text)
+
+
+def test_exceptions_of_two_targets_are_two_findings() -> None:
+    error = {"type": "ValueError", "message": "no"}
+    lines = [verdict("refused", on=on, error=error, because="ValueError: no", tensors={}) for on in ("torch", "keras")]
+    assert [one.targets for one in findings(run(lines))] == [{"torch": 1}, {"keras": 1}]
+
+
+def test_what_nothing_explains_is_told_apart_by_its_reason_or_by_what_was_found() -> None:
+    of = [
+        verdict("divergent", of="a/1", **UNEXPLAINED, reason="y = x·a + b is NaN"),
+        verdict("divergent", of="a/2", **UNEXPLAINED, reason="memory that nobody has written"),
+        verdict("divergent", "unexpected", of="a/3", **UNEXPLAINED),
+        verdict("divergent", "unexpected", of="a/4", **UNEXPLAINED | {"because": "y[1] is 7 bounds off at [0, 0]"}),
+        verdict("divergent", "unexpected", of="a/5", **UNEXPLAINED | {"because": "dx[0] is nan at [0, 0], not 1.5"}),
+    ]
+    found = [(one.sentence, one.cases) for one in ranked(findings(run(of)))]
+    assert found == [
+        ("y[…] is … bounds off at […]", 2),
+        ("dx[0] is nan at [0, 0], not 1.5", 1),
+        ("y = x·a + b is NaN", 1),
+        ("memory that nobody has written", 1),
+    ]
+
+
+def test_findings_are_ranked_by_severity_then_by_cases() -> None:
+    lines = [
+        verdict("divergent", of="a/1", diagnosis="signature-added", because="added: b=2", reason="since 2.9"),
+        *(verdict("divergent", of=f"b/{i}", reason="f(x='1') is taken for 1", **ACCEPTED) for i in range(9)),
+        verdict("inaccurate", of="a/2", reason="one pass"),
+        verdict("divergent", of="a/3", diagnosis="eps-ignored", reason="rare"),
+        *(verdict("divergent", of=f"c/{i}", diagnosis="second-mean-detached", reason="common") for i in range(2)),
+        verdict("divergent", of="a/4", diagnosis="dtype", reason="it casts"),
+        verdict("timeout", of="a/5", error={"type": "Timeout", "message": "60 s"}, because="hangs"),
+        verdict("divergent", of="a/6", diagnosis="document-contradicted", reason="the page says 0.5"),
+        verdict("conventional", of="a/7", **BIASED),
+        verdict("refused", of="a/8", **REFUSED),
+        verdict(of="a/9"),
+    ]
+    of = run(lines)
+    assert [one.severity and one.severity.name for one in ranked(findings(of))] == [
+        *("crash", "wrong", "wrong", "inaccurate", "form", "lenient", "document", "document")
+    ]
+    text = Page(html(of)).text
+    places = [text.index(word) for word in ("Hangs.", "Common.", "Rare.", "One pass.", "It casts.", "is taken for 1.")]
+    assert places == sorted(places)
+    assert text.index("Known differences conventions that") > places[-1]
+    assert text.index("is taken for 1.") == text.rindex("is taken for 1.")  # not a known difference as well
+
+
+def test_findings_stand_first_and_the_tenth_is_the_last_before_the_disclosure() -> None:
+    lines = [verdict("divergent", of=f"a/{i}", diagnosis="eps-ignored", reason=f"reason {'x' * i}.") for i in range(12)]
+    page = Page(html(run(lines)))
+    sections = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
+    assert sections[0] == "findings"
+    rows = [place for place, (_, attributes) in enumerate(page.elements) if attributes.get("class") == "fault"]
+    disclosure = next(place for place, (_, each) in enumerate(page.elements) if each.get("id") == "more-findings")
+    assert sum(row < disclosure for row in rows) == 10
+    assert len(rows) == 12
+    assert "2 more findings" in page.text
+
+
+def test_a_finding_tells_its_largest_error_and_links_to_its_cases_and_the_worst_of_them() -> None:
+    tensors = [{"y[0]": tensor(2.5)}, {"y[0]": tensor(42431.0), "dx[0]": tensor(None, problem="is nan at [0], not 1")}]
+    lines = [
+        verdict("divergent", of=f"a/{i}", diagnosis="eps-ignored", reason="no ε", tensors=each)
+        for i, each in enumerate(tensors)
+    ]
+    of = run(lines)
+    (only,) = ranked(findings(of))
+    assert only.error == "42,400 bounds, NaN"
+    page = Page(html(of))
+    links = [attributes["href"] for tag, attributes in page.elements if tag == "a" and "href" in attributes]
+    assert "#finding=torch:%20no%20%CE%B5%20%28eps-ignored%2C%20expected%29" in [
+        link.replace(",", "%2C") for link in links
+    ]
+    assert links.index("#case=a/1") < links.index("#topic=a")
+    assert unpack(page.data)["proofs"][only.address] == [1, 0]
+
+
+def test_what_a_diagnosis_leaves_is_told_apart_from_what_was_wrong_before() -> None:
+    because = (
+        "eps is not added at all: all within 0.14 of the bound (otherwise y[0] is 1.6e+03 bounds off at [1]); so be it"
+    )
+    line = verdict("divergent", diagnosis="eps-ignored", because=because, tensors={"y[0]": tensor(1603.0)})
+    (only,) = details(run([line | {"explained": {"y[0]": 0.1391}}]))
+    (told,) = only["verdicts"]
+    assert told["because"] == "eps is not added at all; so be it"
+    assert told["diagnosed"] == ["0.14", "y[0] is 1.6e+03 bounds off at [1]"]
+    assert (told["tensors"][0]["ratio"], told["tensors"][0]["under"]) == (1600, 0.139)
+    (without,) = details(run([line]))
+    assert "under" not in without["verdicts"][0]["tensors"][0]
 
 
 # The data for the script.
@@ -480,7 +690,7 @@ def test_the_summary_keeps_its_size_whatever_happens() -> None:
 
 def test_the_summary_of_a_clean_run_is_short() -> None:
     text = summary(run([verdict(), verdict("conventional", of="a/3", **BIASED)]))
-    assert "all are as expected" in text
+    assert "All is as expected" in text
     assert "`torch`, 1 case: running\\_var is stored biased" in text
     assert len(text.splitlines()) < 14
 
