@@ -264,6 +264,6 @@ def main() -> None:
         from conformance.safe_text import clean
 
         print(f"conformance: {clean(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.code)
     except BrokenPipeError:
         sys.exit(141)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -143,6 +144,33 @@ def test_the_workflow_of_the_documentation_is_yaml_with_a_job() -> None:
     steps = workflow["jobs"]["upgrade"]["steps"]
     assert all("uses" in step or "run" in step for step in steps)
     assert any("GITHUB_STEP_SUMMARY" in step.get("run", "") for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("pinned", "newest", "code", "called"),
+    [
+        ("torch==2.13.0  # as tested\n", "2.15.0", 0, ["upgrade torch==2.13.0 torch==2.15.0 -o upgrade"]),
+        ("torch==2.15.0\n", "2.15.0", 0, []),
+        ("torch>=2.0\n", "2.15.0", 1, []),
+        ("torch==2.13.0\n", "", 1, []),
+    ],
+)
+def test_the_workflow_compares_two_versions_or_says_which_is_missing(
+    pinned: str, newest: str, code: int, called: list[str], tmp_path: Path
+) -> None:
+    text = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    steps = YAML(typ="safe").load(block)["jobs"]["upgrade"]["steps"]
+    (script,) = (step["run"] for step in steps if step.get("name") == "Compare")
+    (tmp_path / "requirements.txt").write_text(pinned)
+    for name, body in {"pip": f"echo 'torch ({newest})'", "conformance": 'echo "$*" >> called'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    done = subprocess.run(["/bin/sh", "-ec", script], cwd=tmp_path, env={"PATH": path}, check=False, timeout=60)
+    assert done.returncode == code
+    log = tmp_path / "called"
+    assert (log.read_text().splitlines() if log.exists() else []) == called
 
 
 def test_pages_are_written_into_a_folder(tmp_path: Path) -> None:

@@ -195,6 +195,9 @@ def test_what_a_framework_prints_does_not_act_on_the_terminal(command: Command, 
         (["run", "-t", "numpy,execution=graph"], "unknown option 'execution'"),
         (["run", "-t", "torch,device=gpu"], "device is one of cpu, cuda, not 'gpu'"),
         (["run", "-t", "torch,compiled"], "'compiled' is no option=value"),
+        (["run", "-t", "numpy,host=bogus:x"], "host=bogus:x names no host (write host=ssh:NAME)"),
+        (["upgrade", "torch==", "torch==2.15.0"], "target torch==: no version follows =="),
+        (["history", "torch==1.9.0", "torch=="], "target torch==: no version follows =="),
         (["run", "-t", "numpy,threads=0"], "threads is a whole number from 1, not '0'"),
         (["run", "-t", "torch", "--device", "tpu"], "PyTorch has no device tpu"),
         (["run", "-t", "./nowhere"], "nowhere is no adapter: it has no adapter.py"),
@@ -288,7 +291,18 @@ def test_a_device_that_is_not_there_exits_with_3(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["small.yaml", "-k", "nothing"], "no case was selected"), (["torch-only.yaml"], "no case was selected")],
+    [
+        (
+            ["small.yaml", "-k", "nothing"],
+            "no case was selected by -k 'nothing' (the ids are listed by: conformance list)",
+        ),
+        (["torch-only.yaml"], "of the 3 cases selected none fits: they speak to torch, not to numpy (add -t torch)"),
+        (
+            [str(ROOT / "cases" / "porting.yaml"), "-k", "fine-tuning and torch"],
+            "of the 1 case selected none fits: their layers come from torch, and numpy has none to carry over "
+            "(add -t torch)",
+        ),
+    ],
 )
 def test_nothing_to_run_exits_with_3(arguments: list[str], words: str, command: Command, folder: Path) -> None:
     torch_only = CASES.replace("layer: {}", "native: {torch: {num_features: 3}}").replace(
@@ -296,8 +310,26 @@ def test_nothing_to_run_exits_with_3(arguments: list[str], words: str, command: 
     )
     (folder / "torch-only.yaml").write_text(torch_only.replace("[1e-5, 0.1]", "[true]"))
     said = command("run", "-t", "numpy", "-o", "out", *arguments)
-    assert (said.code, said.out) == (3, f"nothing to run: {words}\n")
+    assert (said.code, said.out, said.err) == (3, "", f"conformance: nothing to run: {words}\n")
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "-t", "numpy", "small.yaml"],
+        ["upgrade", "torch==1.9.0", "torch==2.13.0", "small.yaml"],
+        ["history", "torch==1.9.0", "torch==2.13.0", "-p", "small.yaml"],
+    ],
+)
+def test_an_expression_that_chooses_nothing_exits_with_3_wherever_it_is_given(
+    arguments: list[str], command: Command, folder: Path
+) -> None:
+    """Before any environment is made."""
+    said = command(*arguments, "-k", "nomatch", "-o", "out")
+    assert (said.code, said.out) == (3, "")
+    assert "nothing to run: no case was selected by -k 'nomatch'" in said.err
+    assert os.listdir(folder) == ["small.yaml"]
 
 
 # Interrupted

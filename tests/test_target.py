@@ -96,11 +96,24 @@ def test_an_alias_of_the_configuration_stands_for_its_text() -> None:
         ("torch,", "target torch,: '' is no option=value"),
         ("torch,threads=0", "target torch,threads=0: threads is a whole number from 1, not '0'"),
         ("torch,threads=two", "target torch,threads=two: threads is a whole number from 1, not 'two'"),
+        ("torch==", "target torch==: no version follows == (a script's variable may be empty; write torch==1.2.3, or "),
+        ("torch== ", "target torch== : no version follows =="),
+        ("torch,version=", "target torch,version=: no version follows version= ("),
+        ("numpy,python=", "target numpy,python=: nothing follows python= (leave python= out, or give it a value)"),
+        ("numpy,host=", "target numpy,host=: nothing follows host="),
+        ("numpy,host=bogus:x", "target numpy,host=bogus:x: host=bogus:x names no host (write host=ssh:NAME)"),
+        ("numpy,host=ssh", "target numpy,host=ssh: host=ssh names no host (write host=ssh:NAME)"),
+        ("numpy,host=ssh:", "target numpy,host=ssh:: host=ssh: names no host (write host=ssh:NAME)"),
+        ("jax", "no target 'jax' (did you mean keras,backend=jax?)"),
         ("no/such/folder", "no/such/folder is no adapter: it has no adapter.py"),
     ],
 )
 def test_what_is_no_target_says_why(text: str, message: str) -> None:
     assert failing(text).startswith(message)
+
+
+def test_a_name_of_the_configuration_is_hinted_at_too() -> None:
+    assert failing("min", named={"mine": "torch"}) == "no target 'min' (did you mean mine?)"  # type: ignore[arg-type]
 
 
 def test_a_device_that_an_adapter_does_not_have_is_refused() -> None:

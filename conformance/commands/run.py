@@ -23,6 +23,7 @@ from conformance.commands import baseline as baselines
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
+from conformance.commands.nothing import fitting, nothing_to_run
 from conformance.crew import Interrupted, Limits, NotStarted, Start, Started
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS, Verdict
@@ -90,7 +91,12 @@ def run(
     baseline: Path | None = None,
     save_baseline: Path | None = None,
 ) -> int:
-    """Run, judge and report, against a baseline if there is one; return the exit code."""
+    """Run, judge and report, against a baseline if there is one; return the exit code.
+
+    Raises:
+        NothingToRun: no target is here, or no case speaks to one.
+
+    """
     console = make_console()
     if baseline is not None:
         read(baseline)  # what is wrong with it is better said before the run than after
@@ -98,10 +104,8 @@ def run(
     with Interruption(Pool(targets, Limits(case_seconds=timeout), jobs)) as interruption, interruption.pool as pool:
         pool.launch()  # frameworks take seconds to import, in which the cases can be read
         cases = read_cases(paths, select, frozenset(target.framework for target in targets))
-        if not targets or not any(targets_of(case, targets) for case in cases):
-            why = "no case was selected" if targets else "no framework is installed here"
-            console.print(f"nothing to run: {why}")
-            return COULD_NOT_RUN
+        if not fitting(cases, targets):
+            raise nothing_to_run(cases, targets, select)
         stored, starts = execute(console, interruption, cases, out)
     _summarise(console, stored)
     absent = {target.name: start for target in targets if isinstance(start := starts.get(target.name), NotStarted)}
