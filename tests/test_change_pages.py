@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -120,6 +121,31 @@ def test_the_headline_tells_other_words_from_other_bits(changed: list[str], word
         new[1] = {**old[1], "error": {"type": "ValueError", "message": "other words"}}
     found = compare(Half(bare(run(old, cases=cases)), "torch"), Half(bare(run(new, cases=cases)), "torch"))
     assert page.headline(found).endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("ab", "abcd", "PyTorch 2.13.0+cpu: 2 cases of both sides, every one the same to the last bit; 2 are new."),
+        ("abc", "a", "1 case of both sides, every one the same to the last bit; 2 are gone."),
+        ("aB", "abc", "1 of 2 cases of both sides changed beyond the bound on rounding; 1 is new."),
+        ("ab", "cd", "no case can be compared; 2 are gone, 2 are new."),
+        ("abX", "abx", "2 cases of both sides, every one the same to the last bit; 1 is not comparable."),
+    ],
+)
+def test_the_headline_counts_what_one_side_lacks_apart_from_what_changed(old: str, new: str, words: str) -> None:
+    """A capital is another verdict, and an X another case of the same name."""
+
+    def side(letters: str) -> Half:
+        held: dict[str, Any] = {"digests": {"y[0]": "same"}}
+        lines = [
+            verdict("conventional", of="a/b", **held, **BIASED) if letter == "B" else verdict(of=f"a/{letter}", **held)
+            for letter in letters.replace("X", "x")
+        ]
+        cases = [case(f"a/{letter.lower()}") | {"digest": letter} for letter in letters.replace("B", "b")]
+        return Half(bare(run(lines, cases=cases)), "torch")
+
+    assert page.headline(compare(side(old), side(new))).endswith(words)
 
 
 COMMANDS = re.findall(

@@ -681,6 +681,17 @@ def test_report_says_when_it_cannot_write(command: Command, folder: Path) -> Non
     assert "cannot write the reports of out" in said.err
 
 
+def test_compare_calls_cases_that_one_run_lacks_new_and_not_changed(command: Command) -> None:
+    assert command("run", "small.yaml", "-t", "numpy", "-k", "first", "-o", "few").code == 0
+    assert command("run", "small.yaml", "-t", "numpy", "-o", "all").code == 0
+    said = command("compare", "few", "all")
+    assert said.code == 1
+    assert (
+        f"NumPy {installed('numpy')}: 1 case of both sides, every one the same to the last bit; 3 are new." in said.out
+    )
+    assert "new 3 × only the new side has it: small/unlucky, small/last[eps=1e-05], small/last[eps=0.1]" in said.out
+
+
 @pytest.mark.parametrize(
     ("file", "table"), [("conformance.toml", "targets"), ("pyproject.toml", "tool.conformance.targets")]
 )
