@@ -28,6 +28,10 @@ Targets = Annotated[
         "-t", "--target", help="Such as torch, keras,backend=jax or ./my_adapter; every installed one if none."
     ),
 ]
+Known = Annotated[
+    Optional[list[str]],
+    typer.Option("-t", "--target", metavar="TARGET", help="Cases may speak to it, such as ./my_adapter; not started."),
+]
 Select = Annotated[str, typer.Option("-k", metavar="EXPR", help="Parts of case ids, with and, or, not, parentheses.")]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 
@@ -55,19 +59,19 @@ def run(
 
 
 @app.command("list")
-def list_(paths: Paths = None, select: Select = "") -> None:
+def list_(paths: Paths = None, select: Select = "", target: Known = None) -> None:
     """Print the case ids, one a line."""
     from conformance.commands.corpus import list_cases
 
-    list_cases(paths or [], select)
+    list_cases(paths or [], select, target or [])
 
 
 @app.command()
-def validate(paths: Paths = None) -> None:
+def validate(paths: Paths = None, target: Known = None) -> None:
     """Check case files; print every error of every file."""
     from conformance.commands.corpus import validate as command
 
-    command(paths or [])
+    command(paths or [], target or [])
 
 
 @app.command()

@@ -165,6 +165,16 @@ def _as_an_option(word: str) -> str:
     return ""
 
 
+def framework_of(text: str, named: Mapping[str, str]) -> str:
+    """The framework that a target's specification speaks of, whatever device or interpreter it asks for.
+
+    Raises:
+        UsageError: there is no such adapter.
+    """
+    head = named.get(text, text).partition(",")[0].partition("==")[0]
+    return open_adapter(adapter_of(head, named)[0]).profile.framework
+
+
 def _nearest(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, 1)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"

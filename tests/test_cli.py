@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -215,6 +216,11 @@ def test_what_a_framework_prints_does_not_act_on_the_terminal(command: Command, 
         (["list", "-k", "not"], "-k: a word was expected at the end"),
         (["explain", "small/frist", "-p", "small.yaml", "-t", "numpy"], "(near are small/first"),
         (["explain", "nothing", "-p", "small.yaml", "-t", "numpy"], "(see: conformance list)"),
+        (
+            ["explain", "small/last", "-p", "small.yaml", "-t", "numpy"],
+            "'small/last' stands for 2 cases; name one, in ",
+        ),
+        (["repro", "small/last", "-p", "small.yaml", "-t", "numpy"], "(small/last[eps=1e-05], small/last[eps=0.1])"),
         (["report", "nowhere"], "nowhere is no run folder: it has no run.json"),
     ],
 )
@@ -294,7 +300,7 @@ def test_a_device_that_is_not_there_exits_with_3(folder: Path) -> None:
     [
         (
             ["small.yaml", "-k", "nothing"],
-            "no case was selected by -k 'nothing' (the ids are listed by: conformance list)",
+            "no case was selected by -k 'nothing' (conformance list shows the ids)",
         ),
         (["torch-only.yaml"], "of the 3 cases selected none fits: they speak to torch, not to numpy (add -t torch)"),
         (
@@ -590,13 +596,41 @@ def test_list_prints_one_id_a_line(command: Command) -> None:
 
 
 def test_validate_counts_what_is_in_order_and_names_what_is_not(command: Command, folder: Path) -> None:
-    assert command("validate").out.endswith(" cases: no errors\n")
-    assert command("validate", ".").out == "1 files, 4 cases: no errors\n"
+    assert re.fullmatch(
+        r"the suite's own cases in .*cases: \d+ files, [\d,]+ cases: no errors\n", command("validate").out
+    )
+    assert command("validate", ".").out == ".: 1 file, 4 cases: no errors\n"
     (folder / "small.yaml").write_text(CASES.replace("train", "trian").replace("eps: [", "esp: ["))
     said = command("validate", ".")
     assert (said.code, said.out) == (2, "")
     lines = said.err.removeprefix("conformance: ").splitlines()
     assert [line.split(":")[:2] for line in lines] == [["small.yaml", "7"], ["small.yaml", "11"]]
+
+
+@pytest.mark.parametrize("name", ["validate", "list"])
+def test_a_folder_without_case_files_does_not_pass_for_one_in_order(name: str, command: Command, folder: Path) -> None:
+    (folder / "empty").mkdir()
+    (folder / "empty" / "other.yaml").write_text("colour: red\n")
+    said = command(name, "small.yaml", "empty")
+    assert (said.code, said.out) == (2, "")
+    assert "no case file in empty (looked for *.yaml and *.yml with a top-level key conformance" in said.err
+
+
+@pytest.mark.parametrize("name", ["validate", "list"])
+def test_cases_that_speak_to_a_users_own_adapter_are_in_order_once_it_is_named(
+    name: str, command: Command, folder: Path
+) -> None:
+    """By -t, which starts nothing, or in the configuration."""
+    expect = "expect: {misbehaving: {crashes: true, because: it is unlucky}}"
+    (folder / "small.yaml").write_text(CASES.replace("unlucky: {", f"unlucky: {{{expect}, "))
+    said = command(name, "small.yaml")
+    assert (said.code, said.out) == (2, "")
+    assert "expect.misbehaving: " in said.err
+    assert "makes its name known with -t ./FOLDER, or as a target in conformance.toml" in said.err.splitlines()[-1]
+    assert command(name, "small.yaml", "-t", f"{MISBEHAVING},fault=hangs_at_start").code == 0
+    (folder / "conformance.toml").write_text(f'[targets]\nmine = "{MISBEHAVING}"\nbad = "nowhere"\n')
+    assert command(name, "small.yaml").code == 0
+    assert command(name, "small.yaml", "-t", "bad").code == 2
 
 
 def test_schema_prints_a_json_schema(command: Command) -> None:

@@ -21,7 +21,7 @@ def nothing_to_run(chosen: Collection[Case], targets: Sequence[Target], select: 
     if not targets:
         return NothingToRun("no framework is installed here", hint="install one, or name a target with -t")
     if not chosen:
-        hint = "the ids are listed by: conformance list" if select else ""
+        hint = f"conformance {'list shows the ids' if select else 'validate says what is there'}"
         return NothingToRun(f"no case was selected{f' by -k {select!r}' if select else ''}", hint=hint)
     names = ", ".join(target.name for target in targets)
     orphaned = [case.spec.carried for case in chosen if case.spec.carried is not None and not source_of(case, targets)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from conformance import run_folder
-from conformance.commands.corpus import named_cases, read_cases
+from conformance.commands.corpus import named_cases, no_case, read_cases
 from conformance.commands.run import COULD_NOT_RUN, choose_targets
 from conformance.crew import NotStarted
 from conformance.errors import UsageError
@@ -55,5 +55,5 @@ def _stored(run: run_folder.Run, case_id: str, named: str) -> tuple[run_folder.L
         raise UsageError(f"{run.path} has no target {named!r}", hint=f"it has {', '.join(targets)}")
     found = [line for line in run.verdicts if (line["case"], line["target"]) == (case_id, named)]
     if not found:
-        raise UsageError(f"{run.path} has no case {case_id!r} on {named}")
+        raise no_case(case_id, [line["case"] for line in run.verdicts if line["target"] == named], f" in {run.path}")
     return run.cases[case_id], found[0], targets[named]
