@@ -21,6 +21,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from conformance.suite_version import NAME, suite_version
+
+        print(f"{NAME} {suite_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def conformance(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the suite's version.")
+    ] = False,
+) -> None:
+    """Does BatchNorm mean the same thing in PyTorch, MindSpore and Keras?"""
+
+
 Paths = Annotated[Optional[list[Path]], typer.Argument(help="Case files or folders; the suite's own corpus if none.")]
 Targets = Annotated[
     Optional[list[str]],

@@ -25,6 +25,7 @@ from conformance.crew import Interrupted
 from conformance.damage import RunDamage
 from conformance.pool import Pool
 from conformance.run_folder import read
+from conformance.suite_version import suite_version
 from conformance.target import installed, parse
 
 MISBEHAVING = ROOT / "tests" / "misbehaving"
@@ -780,6 +781,13 @@ def test_help_imports_nothing_that_takes_time(arguments: list[str], folder: Path
     assert "typer" in imported
     assert imported & FOREIGN == set()
     assert "Usage: python -m conformance" in done.stdout
+
+
+def test_the_suites_version_is_printed_and_recorded(folder: Path) -> None:
+    said = conformance("--version")
+    assert (said.code, said.out) == (0, f"batchnorm-conformance {suite_version()}\n")
+    assert conformance("run", "small.yaml", "-t", "numpy", "-k", "first", "-o", "out").code == 0
+    assert read(folder / "out").info["suite"] == suite_version() != "unknown"
 
 
 def test_without_a_command_help_is_shown(command: Command) -> None:
