@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from typer.main import get_command
 
 from conformance import cli
 from conformance.commands import targets as targets_command
@@ -781,6 +782,23 @@ def test_help_imports_nothing_that_takes_time(arguments: list[str], folder: Path
     assert "typer" in imported
     assert imported & FOREIGN == set()
     assert "Usage: python -m conformance" in done.stdout
+
+
+def commands() -> list[list[str]]:
+    """Every command as it is typed."""
+    root = get_command(cli.app)
+    names = [[name] for name in root.commands if name != "baseline"]  # type: ignore[attr-defined]
+    return [[], *names, ["baseline"], ["baseline", "update"]]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_help_says_in_whole_sentences_what_there_is_and_names_no_type_of_python(
+    words: list[str], command: Command
+) -> None:
+    said = command(*words, "--help")
+    assert said.code == 0
+    assert "..." not in re.sub(r"\]\.\.\.|\}\.\.\.|ARGS\]\.\.\.", "", said.out)
+    assert not re.search(r"<\w+(\[\w+\])?( range)?>", said.out)
 
 
 def test_the_suites_version_is_printed_and_recorded(folder: Path) -> None:
