@@ -157,7 +157,8 @@ def read(path: Path, *, partial: bool = False) -> Run:
     if not results.footer["complete"] and not partial:
         judged = f"{len(results.verdicts):,} verdicts on {number:,} cases"
         raise Incomplete(
-            f"{path} is incomplete: the run was interrupted after {judged}", hint="run it again; what was judged can still be read there, in results.jsonl"
+            f"{path} is incomplete: the run was interrupted after {judged}",
+            hint="run it again; what was judged can still be read there, in results.jsonl",
         )
     return Run(path, info, cases, results.verdicts, results.pairs, results.footer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import pytest
 from conftest import ROOT
 from typer.main import get_command
 
-from conformance import cli
+from conformance import cli, crew
 from conformance.commands import targets as targets_command
 from conformance.commands.interruption import Interruption
 from conformance.crew import Interrupted
@@ -27,7 +28,7 @@ from conformance.damage import RunDamage
 from conformance.pool import Pool
 from conformance.run_folder import read
 from conformance.suite_version import suite_version
-from conformance.target import installed, parse
+from conformance.target import Target, installed, parse
 
 MISBEHAVING = ROOT / "tests" / "misbehaving"
 
@@ -338,6 +339,20 @@ def test_an_expression_that_chooses_nothing_exits_with_3_wherever_it_is_given(
     assert (said.code, said.out) == (3, "")
     assert "nothing to run: no case was selected by -k 'nomatch'" in said.err
     assert os.listdir(folder) == ["small.yaml"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is not None, reason="jax is installed")
+@pytest.mark.skipif(installed("keras") is None, reason="Keras is not installed")
+def test_a_framework_that_is_missing_says_how_to_install_it_and_leaves_no_empty_report(
+    command: Command, folder: Path
+) -> None:
+    assert command("run", "small.yaml", "-t", "numpy", "-o", "out").code == 0
+    said = command("run", "small.yaml", "-t", "keras,backend=jax", "-o", "out")
+    assert said.code == 3
+    assert f"No module named 'jax' (pip install '{ROOT}[jax]')" in said.out
+    assert said.out.endswith("Nothing ran, so that no run is stored and there is no report.\n")
+    assert "┃" not in said.out
+    assert len(read(folder / "out").verdicts) == 4
 
 
 # Interrupted
@@ -759,6 +774,48 @@ def test_targets_says_what_runs_here_and_why_the_rest_does_not(
     assert rows[3][2] == "RuntimeError: the environment is broken"
     monkeypatch.setattr(targets_command, "variants", lambda device: found[2:])
     assert command("targets").code == 3
+
+
+def test_targets_of_the_configuration_are_listed_too(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is misspelt costs the others nothing, and no environment is made for one of a named version."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.setattr(targets_command, "variants", lambda device: [parse("numpy")])
+    text = '[targets]\nnumpy = "numpy,threads=2"\nold = "torch==1.9.0"\nbad = "numpy,colour=red"\n'
+    (folder / "conformance.toml").write_text(text)
+    said = command("targets")
+    rows = [[cell.strip() for cell in line.split("│")] for line in said.out.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [
+        ["numpy", "yes"],
+        ["numpy = numpy,threads=2", "yes"],
+        ["old = torch==1.9.0", "no"],
+        ["bad = numpy,colour=red", "no"],
+    ]
+    assert rows[2][2] == "its environment is not made yet; conformance run makes it"
+    assert "unknown option 'colour'" in rows[3][2]
+    assert "starting 4 targets" in said.err
+    assert not (folder / "cache").exists()
+
+
+def test_targets_come_up_side_by_side_and_are_told_as_soon_as_they_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pools: list[list[str]] = []
+
+    def counting(targets: list[Target]) -> Pool:
+        pools.append([target.name for target in targets])
+        return Pool(targets)
+
+    monkeypatch.setattr(targets_command, "Pool", counting)
+    found = [parse(f"numpy,threads={number}") for number in range(1, 6)]
+    rows = targets_command._started([targets_command.Row(target.name, target) for target in found], 2)
+    name = next(rows)[0].name
+    assert (name, len(pools)) == ("numpy,threads=1", 1)
+    assert [row.name for row, start in rows if isinstance(start, crew.Started)] == [
+        f"numpy,threads={n}" for n in range(2, 6)
+    ]
+    assert [len(pool) for pool in pools] == [2, 2, 1]
 
 
 def test_variants_are_every_combination_of_what_an_adapter_offers() -> None:

@@ -128,12 +128,13 @@ def _column(
         console.print(f"[bold]{escape(text)}[/]: {escape(target.missing)}")
         return title, Version(text, _release(target), missing=target.missing)
     with Interruption(Pool([target], Limits(case_seconds=timeout), jobs)) as interruption:
-        run, starts = execute(console, interruption, cases, out / safe_name(text))
+        ran, starts = execute(console, interruption, cases, out / safe_name(text))
     start = starts[target.name]
     if isinstance(start, NotStarted):
         console.print(f"[bold]{escape(text)} did not start[/]: {escape(start.message.strip())}")
         return title, Version(text, _release(target), missing=start.message.strip())
-    return title, Half(run, target.name)
+    assert ran is not None  # its one target came up
+    return title, Half(ran, target.name)
 
 
 def _release(target: Target) -> str:

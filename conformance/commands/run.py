@@ -20,6 +20,7 @@ from rich.table import Table
 from conformance import environments
 from conformance.case import Case
 from conformance.commands import baseline as baselines
+from conformance.commands.absent import installing, next_step
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
@@ -55,11 +56,7 @@ def choose_targets(named: Sequence[str], device: str, console: Console) -> list[
     for name in MAIN:
         target = parse(name, device=device)
         if installed(target.profile.package) is None:
-            extra = "tensorflow" if name == "keras" else name
-            console.print(
-                f"{target.profile.name} is not installed here: pip install 'batchnorm-conformance[{extra}]'",
-                markup=False,
-            )
+            console.print(f"{target.profile.name} is not installed here: {installing(name)}", markup=False)
         else:
             targets.append(target)
     return targets
@@ -107,13 +104,19 @@ def run(
         if not fitting(cases, targets):
             raise nothing_to_run(cases, targets, select)
         stored, starts = execute(console, interruption, cases, out)
-    _summarise(console, stored)
+    if stored is not None:
+        _summarise(console, stored)
     absent = {target.name: start for target in targets if isinstance(start := starts.get(target.name), NotStarted)}
     for name, start in absent.items():
         words = "is broken" if start.broken else "refused to start"
-        console.print(f"[bold]{escape(name)} {words}[/]: {escape(clean(start.message).strip())}")
+        step = next_step(next(target for target in targets if target.name == name), start.message)
+        said = clean(start.message).strip() + (f" ({step})" if step else "")
+        console.print(f"[bold]{escape(name)} {words}[/]: {escape(said)}")
+    if stored is None:
+        console.print("Nothing ran, so that no run is stored and there is no report.")
+        return COULD_NOT_RUN
     console.print(f"Report: {stored.path / 'report.html'}", markup=False)
-    if (named and absent) or not any(isinstance(start, Started) for start in starts.values()):
+    if named and absent:
         return COULD_NOT_RUN
     if any(start.broken for start in absent.values()):
         return UNEXPECTED
@@ -134,13 +137,13 @@ def execute(
     cases: Collection[Case],
     out: Path | None,
     reports: Reports = write_reports,
-) -> tuple[Run, dict[str, Start]]:
+) -> tuple[Run | None, dict[str, Start]]:
     """Run the cases on the targets of the interruption's pool and store the run.
 
     The pool's workers end when all is judged.
 
     Returns:
-        The run, as it stands, and what became of each start.
+        The run, as it stands, or None where no target came up and none is stored; and what became of each start.
 
     Raises:
         SystemExit: a signal ended the run; what was judged is kept beside its place.
@@ -152,6 +155,8 @@ def execute(
     with RunWriter(out or default_folder(), command, replace=out is not None) as writer:
         try:
             _judge_all(writer, pool, cases, console)
+            if not any(isinstance(start, Started) for start in pool.starts.values()):
+                return None, dict(pool.starts)
             finished = writer.finish(pool.targets, pool.starts)
             stored = read(finished)
             reports(stored, finished)

@@ -79,7 +79,7 @@ def upgrade(
     absent = {name: start for name, start in starts.items() if isinstance(start, NotStarted)}
     for name, start in absent.items():
         console.print(f"[bold]{escape(name)} did not start[/]: {escape(clean(start.message).strip())}")
-    if absent:
+    if absent or run is None:
         return COULD_NOT_RUN
     (comparison,) = compared
     show(console, comparison, strict)
