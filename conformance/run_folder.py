@@ -142,7 +142,7 @@ def read(path: Path, *, partial: bool = False) -> Run:
     """
     if not (path / "run.json").is_file():
         raise NotARun(f"{path} is no run folder: it has no run.json")
-    info = _info(path)
+    info = read_info(path)
     for name in FILES:
         if not (path / name).is_file():
             raise MissingFile(f"{path} lacks {name}")
@@ -163,7 +163,13 @@ def read(path: Path, *, partial: bool = False) -> Run:
     return Run(path, info, cases, results.verdicts, results.pairs, results.footer)
 
 
-def _info(path: Path) -> dict[str, Any]:
+def read_info(path: Path) -> dict[str, Any]:
+    """What run.json says.
+
+    Raises:
+        RunDamage: it is not there, or cannot be trusted.
+
+    """
     file = path / "run.json"
     text = b"".join(piece for _, piece in LineFile(file).pieces(whole=True))
     info = parse(file, text, 1)

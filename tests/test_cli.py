@@ -122,6 +122,16 @@ def test_without_a_folder_named_a_run_gets_one_by_its_time(command: Command, fol
     assert len(read(run).verdicts) == 1
 
 
+def test_a_run_names_the_one_that_it_replaces(command: Command, folder: Path) -> None:
+    first = command("run", "small.yaml", "-t", "numpy", "-k", "first", "-o", "out")
+    assert "replaces" not in first.out
+    started = read(folder / "out").info["started"][:16].replace("T", " ")
+    again = command("run", "small.yaml", "-t", "numpy,threads=2", "-o", "out")
+    words = f"out holds the run of {started} on numpy, which this one replaces once it is whole"
+    assert again.out.splitlines()[0] == words
+    assert len(read(folder / "out").verdicts) == 4
+
+
 def test_progress_is_a_line_per_tenth(command: Command, folder: Path) -> None:
     many = CASES.replace("[1e-5, 0.1]", str([n / 100 for n in range(1, 39)]))
     (folder / "many.yaml").write_text(many)
@@ -373,7 +383,10 @@ class Started:
             encoding="utf-8",
         )
         assert self.process.stdout is not None
-        assert "1 of 4" in self.process.stdout.readline()
+        for line in self.process.stdout:  # the first may name a run that is going to be replaced
+            if "1 of 4" in line:
+                return
+        raise AssertionError("no verdict has fallen")
 
     def ended(self) -> Said:
         out, err = self.process.communicate(timeout=60)

@@ -5,6 +5,7 @@ However it ends, what was judged is kept: see `conformance.record` and `conforma
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -31,8 +32,8 @@ from conformance.judge import VERDICTS, Verdict
 from conformance.pool import Pool
 from conformance.record import RunWriter, default_folder
 from conformance.report import write_reports
-from conformance.run_folder import Line, Run, read
-from conformance.safe_text import clean
+from conformance.run_folder import Line, Run, read, read_info
+from conformance.safe_text import clean, one_line
 from conformance.session import judged, targets_of
 from conformance.target import MAIN, Target, configured, installed, parse
 
@@ -151,6 +152,8 @@ def execute(
 
     """
     command = ["conformance", *sys.argv[1:]]
+    if out is not None:
+        _say_what_goes(console, out)
     pool = interruption.pool
     with RunWriter(out or default_folder(), command, replace=out is not None) as writer:
         try:
@@ -168,6 +171,18 @@ def execute(
                 _summarise(console, read(kept, partial=True))
             _explain(error, interruption, _left(kept, whole=writer.finished))
             raise
+
+
+def _say_what_goes(console: Console, out: Path) -> None:
+    """Name the run that stands at `out`, if one does, before anything runs: a whole one is going to replace it."""
+    with contextlib.suppress(UsageError):
+        info = read_info(out)
+        targets = ", ".join(target["name"] for target in info["targets"] if target["ran"]) or "no target"
+        started = info["started"][:16].replace("T", " ")
+        words = one_line(
+            f"{out} holds the run of {started} on {targets}, which this one replaces once it is whole", 400
+        )
+        console.print(words, markup=False)
 
 
 def _judge_all(writer: RunWriter, pool: Pool, cases: Collection[Case], console: Console) -> None:
