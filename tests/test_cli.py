@@ -318,8 +318,13 @@ def test_a_device_that_is_not_there_exits_with_3(folder: Path) -> None:
         (["torch-only.yaml"], "of the 3 cases selected none fits: they speak to torch, not to numpy (add -t torch)"),
         (
             [str(ROOT / "cases" / "porting.yaml"), "-k", "fine-tuning and torch"],
-            "of the 1 case selected none fits: their layers come from torch, and numpy has none to carry over "
+            "of the 1 case selected none fits: a layer is carried over from torch, and there is only numpy "
             "(add -t torch)",
+        ),
+        (
+            [str(ROOT / "cases" / "porting.yaml"), "-k", "channels-last"],
+            "of the 2 cases selected none fits: a layer is carried over from keras or torch, and there is only numpy "
+            "(add -t keras or -t torch)",
         ),
     ],
 )

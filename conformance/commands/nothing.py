@@ -26,13 +26,19 @@ def nothing_to_run(chosen: Collection[Case], targets: Sequence[Target], select: 
     names = ", ".join(target.name for target in targets)
     orphaned = [case.spec.carried for case in chosen if case.spec.carried is not None and not source_of(case, targets)]
     if len(orphaned) == len(chosen):
-        needed = " or ".join(sorted({carried.source for carried in orphaned}))
-        why = f"their layers come from {needed}, and {names} has none to carry over"
+        needed = sorted({carried.source for carried in orphaned})
+        why = f"a layer is carried over from {_either(needed)}, and there is only {names}"
     else:
-        needed = " or ".join(sorted({name for case in chosen for name in case.frameworks or ()}))
-        why = f"they speak to {needed}, not to {names}"
+        needed = sorted({name for case in chosen for name in case.frameworks or ()})
+        why = f"they speak to {_either(needed)}, not to {names}"
     count = f"{len(chosen):,} case{'' if len(chosen) == 1 else 's'}"
-    return NothingToRun(f"of the {count} selected none fits: {why}", hint=f"add -t {needed}")
+    hint = f"add {_either([f'-t {name}' for name in needed])}"
+    return NothingToRun(f"of the {count} selected none fits: {why}", hint=hint)
+
+
+def _either(words: Sequence[str]) -> str:
+    """``a, b or c``."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def fitting(cases: Collection[Case], targets: Sequence[Target]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from conformance import run_folder
+from conformance.commands.absent import next_step
 from conformance.commands.corpus import named_cases, no_case, read_cases
 from conformance.commands.run import COULD_NOT_RUN, choose_targets
 from conformance.crew import NotStarted
@@ -38,7 +39,9 @@ def repro(case_id: str, paths: Sequence[Path], named: str, device: str, run: Pat
         settled = next(judged([case], pool))
         start = pool.starts[target.name]
     if isinstance(start, NotStarted):
-        print(f"conformance: {target.name} cannot run: {start.message}", file=sys.stderr)
+        step = next_step(target, start.message)
+        words = f"{target.name} cannot run: {start.message}{f' ({step})' if step else ''}"
+        print(f"conformance: {words}", file=sys.stderr)
         return COULD_NOT_RUN
     side = settled.sides[target.name]
     line = verdict_line(case.id, target.name, side.verdict, side.observation)
