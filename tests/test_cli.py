@@ -663,6 +663,13 @@ def test_cases_that_speak_to_a_users_own_adapter_are_in_order_once_it_is_named(
     assert "expect.misbehaving: " in said.err
     assert "makes its name known with -t ./FOLDER, or as a target in conformance.toml" in said.err.splitlines()[-1]
     assert command(name, "small.yaml", "-t", f"{MISBEHAVING},fault=hangs_at_start").code == 0
+    torch_only = CASES.replace("layer: {}", "native: {torch: {}}").replace(
+        "unlucky: {", "unlucky: {expect: {keras: {crashes: true, because: x}}, "
+    )
+    (folder / "other.yaml").write_text(torch_only)
+    other = command(name, "other.yaml").err
+    assert "names no target of this case" in other
+    assert "./FOLDER" not in other
     (folder / "conformance.toml").write_text(f'[targets]\nmine = "{MISBEHAVING}"\nbad = "nowhere"\n')
     assert command(name, "small.yaml").code == 0
     assert command(name, "small.yaml", "-t", "bad").code == 2

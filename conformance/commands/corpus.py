@@ -39,7 +39,7 @@ def read_cases(
     try:
         return Cases(paths or [own_corpus()], known, lambda case: chosen(case.id) and fits(case))
     except CaseErrors as error:
-        if any(_NO_TARGET in one.message for one in error.errors):
+        if any(one.message.endswith(_NO_TARGET) for one in error.errors):
             raise CaseErrors(error.errors, _OWN_ADAPTERS) from None
         raise
 
