@@ -36,8 +36,9 @@ class CaseError:
 class CaseErrors(UsageError):
     """Raised for case files that cannot run; carries every error of every file."""
 
-    def __init__(self, errors: Sequence[CaseError]) -> None:
-        super().__init__("\n".join(map(str, errors)))
+    def __init__(self, errors: Sequence[CaseError], advice: str = "") -> None:
+        """The errors a line each, and then what may be done about some of them."""
+        super().__init__("\n".join([*map(str, errors), *([advice] if advice else [])]))
         self.errors = tuple(errors)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Optional
 import typer
 
 from conformance.errors import UsageError
+from conformance.plain_help import PlainCommand
 
 app = typer.Typer(
     name="conformance",
@@ -21,28 +22,70 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Paths = Annotated[Optional[list[Path]], typer.Argument(help="Case files or folders; the suite's own corpus if none.")]
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from conformance.suite_version import NAME, suite_version
+
+        print(f"{NAME} {suite_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def conformance(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the suite's version.")
+    ] = False,
+) -> None:
+    """Does BatchNorm mean the same thing in PyTorch, MindSpore and Keras?"""
+
+
+Paths = Annotated[
+    Optional[list[Path]],
+    typer.Argument(metavar="PATH", help="Case files or folders; the suite's own corpus if none."),
+]
 Targets = Annotated[
     Optional[list[str]],
     typer.Option(
-        "-t", "--target", help="Such as torch, keras,backend=jax or ./my_adapter; every installed one if none."
+        "-t",
+        "--target",
+        metavar="TARGET",
+        help="Such as torch, keras,backend=jax or ./my_adapter; every installed one if none.",
     ),
 ]
+Known = Annotated[
+    Optional[list[str]],
+    typer.Option("-t", "--target", metavar="TARGET", help="Cases may speak to it, such as ./my_adapter; not started."),
+]
 Select = Annotated[str, typer.Option("-k", metavar="EXPR", help="Parts of case ids, with and, or, not, parentheses.")]
-Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="cpu or cuda.")]
+Seconds = Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="That one case may take.")]
+Within = Annotated[Optional[list[Path]], typer.Option("-p", "--path", metavar="PATH", help="Where the case is.")]
+Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, metavar="N", help="Processes per target or version.")]
+Out = Annotated[Optional[Path], typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 unless everything is the same to the last bit.")]
+CaseId = Annotated[str, typer.Argument(metavar="CASE", help="A case's id.")]
+Stored = Annotated[Path, typer.Argument(metavar="RUN", help="A stored run.")]
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def run(
     paths: Paths = None,
     target: Targets = None,
     select: Select = "",
-    out: Annotated[Optional[Path], typer.Option("-o", "--out", help="Folder of the run.")] = None,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes per target.")] = 1,
+    out: Annotated[
+        Optional[Path],
+        typer.Option("-o", "--out", metavar="DIR", help="Folder of the run; takes the place of one there."),
+    ] = None,
+    jobs: Jobs = 1,
     device: Device = "cpu",
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one case may take.")] = 120.0,
-    baseline: Annotated[Optional[Path], typer.Option(help="Say what changed since this baseline.")] = None,
-    save_baseline: Annotated[Optional[Path], typer.Option(help="Keep the run as a baseline in this folder.")] = None,
+    timeout: Seconds = 120.0,
+    baseline: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Say what changed since this baseline.")
+    ] = None,
+    save_baseline: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Keep the run as a baseline in this folder.")
+    ] = None,
 ) -> None:
     """Run cases on targets, judge every result, and write a report.
 
@@ -54,23 +97,23 @@ def run(
     raise typer.Exit(command(paths or [], target or [], select, out, jobs, device, timeout, baseline, save_baseline))
 
 
-@app.command("list")
-def list_(paths: Paths = None, select: Select = "") -> None:
+@app.command("list", cls=PlainCommand)
+def list_(paths: Paths = None, select: Select = "", target: Known = None) -> None:
     """Print the case ids, one a line."""
     from conformance.commands.corpus import list_cases
 
-    list_cases(paths or [], select)
+    list_cases(paths or [], select, target or [])
 
 
-@app.command()
-def validate(paths: Paths = None) -> None:
+@app.command(cls=PlainCommand)
+def validate(paths: Paths = None, target: Known = None) -> None:
     """Check case files; print every error of every file."""
     from conformance.commands.corpus import validate as command
 
-    command(paths or [])
+    command(paths or [], target or [])
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def schema() -> None:
     """Print the JSON Schema of case files, for editors."""
     from conformance.commands.corpus import print_schema
@@ -78,93 +121,102 @@ def schema() -> None:
     print_schema()
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def targets(device: Device = "cpu") -> None:
-    """Say what can run here, in which version, and why the rest cannot."""
+    """Say what can run here, and why the rest cannot."""
     from conformance.commands.targets import show
 
     raise typer.Exit(show(device))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def explain(
-    case: Annotated[str, typer.Argument(help="A case's id.")],
-    paths: Annotated[Optional[list[Path]], typer.Option("-p", "--path", help="Where the case is.")] = None,
+    case: CaseId,
+    paths: Within = None,
     target: Targets = None,
     device: Device = "cpu",
 ) -> None:
-    """Run one case and show it end to end: parameters, values, errors, bounds, diagnosis."""
+    """Run one case and show it end to end.
+
+    Per target what it received and returned, and per tensor the error, the bound and the diagnosis.
+    """
     from conformance.commands.explain import explain as command
 
     raise typer.Exit(command(case, paths or [], target or [], device))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def repro(
-    case: Annotated[str, typer.Argument(help="A case's id.")],
-    target: Annotated[str, typer.Option("-t", "--target", help="Such as torch or keras,backend=jax.")],
-    paths: Annotated[Optional[list[Path]], typer.Option("-p", "--path", help="Where the case is.")] = None,
-    run: Annotated[Optional[Path], typer.Option("--run", help="A stored run to take the result from.")] = None,
+    case: CaseId,
+    target: Annotated[
+        str, typer.Option("-t", "--target", metavar="TARGET", help="Such as torch or keras,backend=jax.")
+    ],
+    paths: Within = None,
+    run: Annotated[
+        Optional[Path], typer.Option("--run", metavar="RUN", help="A stored run to take the result from.")
+    ] = None,
     device: Device = "cpu",
 ) -> None:
-    """Print a stand-alone script in plain framework code that shows the result, for an upstream bug report.
+    """Print a script that shows a result without the suite.
 
-    The script needs the framework and NumPy only, and exits with 1 while the discrepancy is there, else with 0.
+    It is plain framework code, for an upstream bug report: it needs the framework and NumPy only, and exits with 1
+    while the discrepancy is there, else with 0.
     """
     from conformance.commands.repro import repro as command
 
     raise typer.Exit(command(case, paths or [], target, device, run))
 
 
-@app.command()
-def report(run: Annotated[Path, typer.Argument(help="A stored run.")]) -> None:
+@app.command(cls=PlainCommand)
+def report(run: Stored) -> None:
     """Write the reports of a stored run anew."""
     from conformance.commands.report import write
 
     write(run)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def findings(
-    run: Annotated[Path, typer.Argument(help="A stored run.")],
-    into: Annotated[Optional[Path], typer.Option(help="A Markdown file with a place for them.")] = None,
+    run: Stored,
+    into: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE", help="Put them into this Markdown file, which has a place for them."),
+    ] = None,
 ) -> None:
-    """Print what a stored run found as Markdown tables, or put them into a document."""
+    """Print what a stored run found, as Markdown tables."""
     from conformance.commands.findings import show
 
     show(run, into)
 
 
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 unless everything is the same to the last bit.")]
-Out = Annotated[Optional[Path], typer.Option("-o", "--out", help="Folder to write to.")]
-
-
-@app.command()
+@app.command(cls=PlainCommand)
 def upgrade(
-    old: Annotated[str, typer.Argument(help="Such as mindspore==2.9.0 or 'mindspore==2.0.0,python=3.9'.")],
-    new: Annotated[str, typer.Argument(help="The version to move to.")],
+    old: Annotated[
+        str, typer.Argument(metavar="OLD", help="Such as mindspore==2.9.0 or 'mindspore==2.0.0,python=3.9'.")
+    ],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The version to move to.")],
     paths: Paths = None,
     select: Select = "",
     out: Out = None,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes per version.")] = 1,
+    jobs: Jobs = 1,
     device: Device = "cpu",
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one case may take.")] = 120.0,
+    timeout: Seconds = 120.0,
     strict: Strict = False,
 ) -> None:
-    """Install two versions in isolation, run both side by side, and say what changed.
+    """Run two versions side by side and say what changed.
 
-    Exits with 0 if nothing changed beyond the bound on rounding, 1 if something did, 2 on bad usage, 3 if an
-    environment could not be built or a version did not start.
+    Each is installed in an environment of its own. Exits with 0 if nothing changed beyond the bound on rounding, 1 if
+    something did, 2 on bad usage, 3 if an environment could not be built, a version did not start, or nothing ran.
     """
     from conformance.commands.upgrade import upgrade as command
 
     raise typer.Exit(command(old, new, paths or [], select, out, jobs, device, timeout, strict))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def compare(
-    old: Annotated[Path, typer.Argument(help="A stored run or a baseline.")],
-    new: Annotated[Path, typer.Argument(help="A stored run.")],
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A stored run or a baseline.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="A stored run.")],
     out: Out = None,
     strict: Strict = False,
 ) -> None:
@@ -174,31 +226,37 @@ def compare(
     raise typer.Exit(command(old, new, out, strict))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def history(
     what: Annotated[
-        list[str], typer.Argument(help="A framework, such as torch; versions, such as torch==1.9.0; runs.")
+        list[str],
+        typer.Argument(metavar="WHAT", help="A framework, such as torch; versions, such as torch==1.9.0; runs."),
     ],
-    paths: Annotated[Optional[list[Path]], typer.Option("-p", "--path", help="Case files or folders.")] = None,
+    paths: Annotated[
+        Optional[list[Path]], typer.Option("-p", "--path", metavar="PATH", help="Case files or folders.")
+    ] = None,
     select: Select = "",
     out: Out = None,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes per version.")] = 1,
+    jobs: Jobs = 1,
     device: Device = "cpu",
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one case may take.")] = 120.0,
+    timeout: Seconds = 120.0,
     resume: Annotated[bool, typer.Option("--resume", help="Take the versions whose runs --out has already.")] = False,
 ) -> None:
-    """Show versions side by side: where each convention and each finding appears and disappears.
+    """Show what changed over the versions of a framework.
 
-    A framework's bare name stands for the versions that its adapter lists. Exits with 3 if a version could not run.
+    The table says where each convention and each finding appears and disappears. A framework's bare name stands for the
+    versions that its adapter lists. Exits with 3 if a version could not run, or nothing ran.
     """
     from conformance.commands.history import show_history
 
     raise typer.Exit(show_history(what, paths or [], select, out, jobs, device, timeout, resume))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def merge(
-    runs: Annotated[list[Path], typer.Argument(help="Runs that share no result, of one suite on one machine.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Runs that share no result, of one suite on one machine.")
+    ],
     out: Out = None,
 ) -> None:
     """Put the shards of one run together."""
@@ -211,12 +269,13 @@ baseline_app = typer.Typer(help="Keep a run beside the code, to learn what chang
 app.add_typer(baseline_app, name="baseline")
 
 
-@baseline_app.command()
+@baseline_app.command(cls=PlainCommand)
 def update(
-    baseline: Annotated[Path, typer.Argument(help="The baseline's folder; made if it is not there.")],
-    run: Annotated[Path, typer.Argument(help="The stored run to make it of.")],
+    baseline: Annotated[Path, typer.Argument(metavar="DIR", help="The baseline's folder; made if it is not there.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The stored run to make it of.")],
     bless: Annotated[
-        Optional[list[str]], typer.Option(help="A case whose unexpected verdict is to be the baseline; repeatable.")
+        Optional[list[str]],
+        typer.Option(metavar="CASE", help="A case whose unexpected verdict is to be the baseline; repeatable."),
     ] = None,
 ) -> None:
     """Make a stored run the baseline.
@@ -233,14 +292,18 @@ def _baseline() -> None:
     """Keep a run beside the code, to learn what changed since."""
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def docs(
     run: Annotated[
-        Optional[Path], typer.Argument(help="A stored run, whose cases prove each row; the last one here if none.")
+        Optional[Path],
+        typer.Argument(metavar="RUN", help="A stored run, whose cases prove each row; the last one here if none."),
     ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the pages.")] = Path("differences"),
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the pages.")] = Path("differences"),
 ) -> None:
-    """Write what sets each two frameworks of a run apart, for porting: a page in Markdown for every pair."""
+    """Write what sets two frameworks apart, for porting.
+
+    A page in Markdown for every pair of the frameworks in a run.
+    """
     from conformance.commands.docs import write
 
     write(run, out)
@@ -264,6 +327,6 @@ def main() -> None:
         from conformance.safe_text import clean
 
         print(f"conformance: {clean(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.code)
     except BrokenPipeError:
         sys.exit(141)

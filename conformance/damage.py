@@ -10,18 +10,27 @@ class RunDamage(UsageError):
     """A run folder cannot be trusted; the subclass says how.
 
     What a folder from elsewhere holds reaches the message, and no terminal acts on it.
+
+    Attributes:
+        advice: what to do next, where whoever raises it knows nothing better.
     """
 
+    advice = "copy the folder again if it came from elsewhere, else run it again; shards that are whole can be merged"
+
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(one_line(message, 1000), hint)
+        super().__init__(one_line(message, 1000), hint or self.advice)
 
 
 class NotARun(RunDamage):
     """The path is no folder, or a folder without run.json."""
 
+    advice = "name a folder that conformance run -o wrote"
+
 
 class UnknownFormat(RunDamage):
     """run.json says a format version that this suite does not read."""
+
+    advice = "read it with the version of the suite that wrote it, or run it again"
 
 
 class MissingFile(RunDamage):

@@ -87,7 +87,7 @@ def environment(recipe: Recipe, say: Say, cache: Path | None = None) -> Path:
     """
     base = _base(recipe)
     folder = (cache or cache_folder()) / _name(recipe, base)
-    python = folder / "bin" / "python"
+    python = _interpreter(folder)
     if python.exists():
         return python
     try:
@@ -98,6 +98,18 @@ def environment(recipe: Recipe, say: Say, cache: Path | None = None) -> Path:
     except OSError as error:
         raise NotBuilt(f"no environment for {recipe.title}: {error}") from error
     return python
+
+
+def made(recipe: Recipe, cache: Path | None = None) -> Path | None:
+    """The interpreter of an environment that is there already; None where it would have to be built, or cannot be."""
+    with contextlib.suppress(NotBuilt):
+        python = _interpreter((cache or cache_folder()) / _name(recipe, _base(recipe)))
+        return python if python.exists() else None
+    return None
+
+
+def _interpreter(folder: Path) -> Path:
+    return folder / "bin" / "python"
 
 
 def _build(recipe: Recipe, base: str, folder: Path, say: Say) -> None:

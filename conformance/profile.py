@@ -10,9 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from packaging.specifiers import SpecifierSet
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from conformance.arithmetic import Array
 from conformance.case import Case
@@ -21,7 +19,9 @@ from conformance.conventions import CANONICAL, Conventions
 from conformance.errors import UsageError
 from conformance.fields import Float, Model
 from conformance.layer import Parameters
+from conformance.model_file import read_model
 from conformance.problem import INITIAL, Problem
+from conformance.schema import nearest
 
 
 class Default(Model):
@@ -58,10 +58,11 @@ class Convention(Model):
     def _one_that_can_hold(self) -> Convention:
         given = [name for name in self.model_fields_set if name not in ("when", "because")]
         if len(given) != 1:
-            raise ValueError(f"an entry declares exactly one convention, not {len(given)}")
+            said = f"{len(given)}: {', '.join(sorted(given))}" if given else "none"
+            raise ValueError(f"an entry declares exactly one convention, not {said}")
         for key, wanted in self.when.items():
             if key not in CONDITIONS:
-                raise ValueError(f"unknown condition {key}")
+                raise ValueError(f"unknown condition {key} ({nearest(key, CONDITIONS)})")
             for value in wanted if isinstance(wanted, list) else [wanted]:
                 if key == "version":
                     SpecifierSet(str(value))
@@ -87,7 +88,13 @@ DECLARED = (
     "subnormals",
 )
 
-Conditional = Annotated[tuple[Convention, ...], BeforeValidator(tuple)]
+
+def _items(given: Any) -> Any:
+    """A list of the file as the tuple that is asked for; what is no list is left to be refused."""
+    return tuple(given) if isinstance(given, list) else given
+
+
+Conditional = Annotated[tuple[Convention, ...], BeforeValidator(_items)]
 
 
 class State(Model):
@@ -119,7 +126,7 @@ class Interface(Model):
     train: str
     eval: str
     names: dict[str, str]
-    states: Annotated[tuple[State, ...], BeforeValidator(tuple)]
+    states: Annotated[tuple[State, ...], BeforeValidator(_items)]
 
 
 class Profile(Model):
@@ -293,20 +300,17 @@ def open_adapter(path: Path) -> AdapterFolder:
     """Read an adapter's folder.
 
     Raises:
-        UsageError: the folder has no adapter.py, or no profile.yaml that can be read; the message says where.
+        UsageError: the folder has no adapter.py, or no profile.yaml that can be read; the message says which line.
     """
     profile = path / "profile.yaml"
     for needed in (path / "adapter.py", profile):
         if not needed.is_file():
             raise UsageError(f"{path} is no adapter: it has no {needed.name}", hint="see CONTRIBUTING.md, Adapters")
     written = profile.stat()
-    try:
-        return AdapterFolder(path, _profile(profile, (written.st_mtime_ns, written.st_size)))
-    except (YAMLError, ValidationError, UnicodeDecodeError) as error:
-        raise UsageError(f"{profile} cannot be read: {error}") from error
+    return AdapterFolder(path, _profile(profile, (written.st_mtime_ns, written.st_size)))
 
 
 @lru_cache
 def _profile(file: Path, written: tuple[int, int]) -> Profile:
     """A profile, read once as long as its file is what was `written`: it takes longer than a case."""
-    return Profile.model_validate(YAML(typ="safe", pure=True).load(file))
+    return read_model(file, Profile)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,8 @@ def _is_ours(path: Path) -> bool:
 _BENCH = pytest.StashKey["Bench"]()
 #: Where each item stands among the session's.
 _PLACES = pytest.StashKey["dict[pytest.Item, int]"]()
+#: Case file → whether any of its cases speaks to a target of the session.
+_SPOKEN = pytest.StashKey["dict[Path, bool]"]()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -105,6 +107,31 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     assert old is not None
     made = ", ".join(f"{target['name']} {target['facts'].get('version', '')}" for target in old.run.targets)
     return [f"conformance baseline: {folder}, of {old.run.info['started'][:10]}: {made}"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a skip point at the case's line in its YAML file, not at the line of this file that skips."""
+    report = yield
+    if isinstance(item, ConformanceItem) and report.skipped and isinstance(report.longrepr, tuple):
+        path, line, _ = item.reportinfo()
+        report.longrepr = (str(path), line + 1, report.longrepr[2])
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say why no case file gave a test, where none did."""
+    spoken = config.stash.get(_SPOKEN, {})
+    if not spoken or any(spoken.values()):
+        return
+    from conformance.commands.absent import installing
+
+    files = f"{len(spoken)} case file{'' if len(spoken) == 1 else 's'}"
+    names = ", ".join(target.name for target in _bench(config).targets)
+    why = f"no case speaks to {names} (name others with --conformance-target)"
+    if not names:
+        why = f"no framework is installed here ({installing('torch')}, or name a target with --conformance-target)"
+    terminalreporter.write_line(f"conformance: no test came of {files}: {why}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -132,6 +159,7 @@ class CaseFile(pytest.File):
         from conformance import data
         from conformance.errors import UsageError
         from conformance.load import load_file
+        from conformance.session import targets_of
 
         try:
             bench = _bench(self.config)
@@ -139,6 +167,8 @@ class CaseFile(pytest.File):
             cases = load_file(self.path, None, known)
         except UsageError as error:
             raise self.CollectError(str(error)) from error
+        spoken = self.config.stash.setdefault(_SPOKEN, {})
+        spoken[self.path] = any(targets_of(case, bench.targets) for case in cases)
         for case in cases:
             name = case.id.rpartition("/")[2]
             if "[" in name:

@@ -38,7 +38,8 @@ from conformance.observation import Observation
 from conformance.pairs import Agreement
 from conformance.problem import Problem
 from conformance.streams import DTYPES, ArrayFile, Lines, spelled
-from conformance.target import Target, installed
+from conformance.suite_version import suite_version
+from conformance.target import Target
 
 #: Version of the run folder's format.
 FORMAT = 1
@@ -158,7 +159,7 @@ class RunWriter:
     def _info(self, targets: Sequence[Target], starts: Mapping[str, Start]) -> dict[str, Any]:
         elapsed = datetime.timedelta(seconds=time.monotonic() - self._clock)  # the wall clock may be set meanwhile
         return {
-            "suite": installed("batchnorm-conformance") or "unknown",
+            "suite": suite_version(),
             "started": self._started.isoformat(timespec="seconds"),
             "finished": (self._started + elapsed).isoformat(timespec="seconds"),
             "command": self._command,

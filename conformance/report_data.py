@@ -80,7 +80,7 @@ def embedded(run: Run, found: Iterable[Finding], proofs: Mapping[str, Sequence[s
         case = run.cases[name]
         lines = [whole(line) for line in verdicts], [whole(line) for line in pairs]  # read once for both
         places[name] = len(index)
-        index.append(_entry(case, *lines, targets, odd.get(name, "")))
+        index.append(_entry(case, *lines, targets, odd.get(name, ""), kind))
         commands = _commands(case, lines[0], described, written)
         details.append(_details(case, *lines, targets, written, commands))
         tensors.update(_bare(tensor) for line in lines[0] for tensor in line["tensors"])

@@ -142,7 +142,7 @@ def read(path: Path, *, partial: bool = False) -> Run:
     """
     if not (path / "run.json").is_file():
         raise NotARun(f"{path} is no run folder: it has no run.json")
-    info = _info(path)
+    info = read_info(path)
     for name in FILES:
         if not (path / name).is_file():
             raise MissingFile(f"{path} lacks {name}")
@@ -157,12 +157,19 @@ def read(path: Path, *, partial: bool = False) -> Run:
     if not results.footer["complete"] and not partial:
         judged = f"{len(results.verdicts):,} verdicts on {number:,} cases"
         raise Incomplete(
-            f"{path} is incomplete: the run was interrupted after {judged}", hint="a report is made of a whole run"
+            f"{path} is incomplete: the run was interrupted after {judged}",
+            hint="run it again; what was judged can still be read there, in results.jsonl",
         )
     return Run(path, info, cases, results.verdicts, results.pairs, results.footer)
 
 
-def _info(path: Path) -> dict[str, Any]:
+def read_info(path: Path) -> dict[str, Any]:
+    """What run.json says.
+
+    Raises:
+        RunDamage: it is not there, or cannot be trusted.
+
+    """
     file = path / "run.json"
     text = b"".join(piece for _, piece in LineFile(file).pieces(whole=True))
     info = parse(file, text, 1)

@@ -93,7 +93,15 @@ def keys(path: Keys) -> frozenset[str] | None:
     >>> sorted(keys(("input", "normal")))
     ['mean', 'seed', 'std']
     """
-    found = _at(path)
+    return _named(_at(path))
+
+
+def keys_of(whole: Schema, path: Keys) -> frozenset[str] | None:
+    """The keys that may stand in the mapping at `path` of what another model's schema describes; None where any may."""
+    return _named(_walk(path, whole, whole.get("$defs", {})))
+
+
+def _named(found: list[Schema]) -> frozenset[str] | None:
     if any(_anything(one) or one.get("additionalProperties") for one in found):
         return None
     return frozenset(name for one in found for name in one.get("properties", {}))
@@ -106,8 +114,11 @@ def exists(path: Keys) -> bool:
 
 def _at(path: Keys) -> list[Schema]:
     """What the schema admits at `path`: one schema per alternative, none where nothing may stand."""
-    case, definitions = _known()
-    found = [case]
+    return _walk(path, *_known())
+
+
+def _walk(path: Keys, whole: Schema, definitions: Schema) -> list[Schema]:
+    found = [whole]
     for part in path:
         below = (_below(one, part) for one in found)
         found = [one for wanted in below if wanted is not None for one in _alternatives(wanted, definitions)]

@@ -10,7 +10,7 @@ import difflib
 import importlib.metadata
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ MAIN = ("torch", "mindspore", "keras")
 
 #: Options that say where a worker runs, not what it does there.
 PLACE = frozenset({"python", "host"})
+
+#: What a host may be reached by, as execnet knows it: ``host=ssh:build3``.
+REACHED_BY = ("ssh", "vagrant_ssh", "socket", "popen")
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,17 @@ def parse(text: str, *, device: str = "cpu", threads: int = 1, named: Mapping[st
     """A target from its specification; `named` are the aliases of a configuration file.
 
     Raises:
-        UsageError: an unknown adapter, option or value; the message names the nearest known one.
+        UsageError: an unknown adapter, option or value, or none where one was begun; the message names the nearest
+            known one.
     """
     name = text
     if named and text in named:
         text = named[text]
     head, *pairs = text.split(",")
-    head, _, version = head.partition("==")
-    path, package = adapter_of(head)
+    head, asked, version = head.partition("==")
+    path, package = adapter_of(head, named or ())
+    if asked and not version.strip():
+        raise _no_version(name, head, "==")
     adapter = open_adapter(path)
     profile = adapter.profile
     options = {option: values[0] for option, values in profile.options.items()}
@@ -80,13 +86,21 @@ def parse(text: str, *, device: str = "cpu", threads: int = 1, named: Mapping[st
         option, equals, value = pair.partition("=")
         if not equals:
             raise UsageError(f"target {name}: {pair!r} is no option=value")
-        if option in PLACE:
+        if option in PLACE and not value.strip():
+            raise UsageError(
+                f"target {name}: nothing follows {option}=", hint=f"leave {option}= out, or give it a value"
+            )
+        if option == "host":
+            place[option] = _host(name, value)
+        elif option in PLACE:
             place[option] = value
         elif option == "threads":
             if not (value.isascii() and value.isdecimal() and int(value) > 0):
                 raise UsageError(f"target {name}: threads is a whole number from 1, not {value!r}")
             options[option] = value
         elif option == "version":
+            if not value.strip():
+                raise _no_version(name, head, "version=")
             version = value
         elif option not in profile.options:
             raise UsageError(f"target {name}: unknown option {option!r}", hint=_nearest(option, [*profile.options]))
@@ -104,8 +118,29 @@ def parse(text: str, *, device: str = "cpu", threads: int = 1, named: Mapping[st
     return Target(name, adapter, options, python, host, recipe, missing="its environment was not made")
 
 
-def adapter_of(head: str) -> tuple[Path, str]:
+def _no_version(name: str, head: str, sign: str) -> UsageError:
+    """An empty version is no version: read as "the installed one", it would run what nobody asked for."""
+    hint = f"a script's variable may be empty; write {head}==1.2.3, or {head} for what is installed"
+    return UsageError(f"target {name}: no version follows {sign}", hint=hint)
+
+
+def _host(name: str, value: str) -> str:
+    """A host as execnet reaches it, ``ssh:build3``.
+
+    Raises:
+        UsageError: it is none.
+    """
+    kind, _, where = value.partition(":")
+    if kind not in REACHED_BY or not where.strip() or "//" in where:
+        raise UsageError(f"target {name}: host={value} names no host", hint="write host=ssh:NAME")
+    return value
+
+
+def adapter_of(head: str, named: Iterable[str] = ()) -> tuple[Path, str]:
     """An adapter's folder, and the distribution where one was named that is not the adapter itself.
+
+    Args:
+        named: aliases of a configuration file, one of which may have been meant.
 
     Raises:
         UsageError: there is none; the message names the nearest.
@@ -118,7 +153,26 @@ def adapter_of(head: str) -> tuple[Path, str]:
     for path in known.values():
         if head in versions.read(path).packages:
             return path, head
-    raise UsageError(f"no target {head!r}", hint=_nearest(head, [*known]))
+    raise UsageError(f"no target {head!r}", hint=_as_an_option(head) or _nearest(head, [*known, *named]))
+
+
+def _as_an_option(word: str) -> str:
+    """A hint for a word that is no target and a value of some target's option, as jax is a backend of Keras."""
+    for name, path in data.adapters().items():
+        for option, values in open_adapter(path).profile.options.items():
+            if word in values:
+                return f"did you mean {name},{option}={word}?"
+    return ""
+
+
+def framework_of(text: str, named: Mapping[str, str]) -> str:
+    """The framework that a target's specification speaks of, whatever device or interpreter it asks for.
+
+    Raises:
+        UsageError: there is no such adapter.
+    """
+    head = named.get(text, text).partition(",")[0].partition("==")[0]
+    return open_adapter(adapter_of(head, named)[0]).profile.framework
 
 
 def _nearest(word: str, known: list[str]) -> str:

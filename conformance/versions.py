@@ -8,12 +8,11 @@ from pathlib import Path
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
-from pydantic import Field, ValidationError, field_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field, field_validator
 
 from conformance.errors import UsageError
 from conformance.fields import Model
+from conformance.model_file import read_model
 
 
 class Rule(Model):
@@ -82,10 +81,7 @@ def read(folder: Path) -> Versions:
     file = folder / "versions.yaml"
     if not file.is_file():
         return Versions()
-    try:
-        return Versions.model_validate(YAML(typ="safe", pure=True).load(file))
-    except (YAMLError, ValidationError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error
+    return read_model(file, Versions)
 
 
 def recipe(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -121,6 +123,31 @@ def test_the_headline_tells_other_words_from_other_bits(changed: list[str], word
     assert page.headline(found).endswith(words)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("ab", "abcd", "PyTorch 2.13.0+cpu: 2 cases of both sides, every one the same to the last bit; 2 are new."),
+        ("abc", "a", "1 case of both sides, every one the same to the last bit; 2 are gone."),
+        ("aB", "abc", "1 of 2 cases of both sides changed beyond the bound on rounding; 1 is new."),
+        ("ab", "cd", "no case can be compared; 2 are gone, 2 are new."),
+        ("abX", "abx", "2 cases of both sides, every one the same to the last bit; 1 is not comparable."),
+    ],
+)
+def test_the_headline_counts_what_one_side_lacks_apart_from_what_changed(old: str, new: str, words: str) -> None:
+    """A capital is another verdict, and an X another case of the same name."""
+
+    def side(letters: str) -> Half:
+        held: dict[str, Any] = {"digests": {"y[0]": "same"}}
+        lines = [
+            verdict("conventional", of="a/b", **held, **BIASED) if letter == "B" else verdict(of=f"a/{letter}", **held)
+            for letter in letters.replace("X", "x")
+        ]
+        cases = [case(f"a/{letter.lower()}") | {"digest": letter} for letter in letters.replace("B", "b")]
+        return Half(bare(run(lines, cases=cases)), "torch")
+
+    assert page.headline(compare(side(old), side(new))).endswith(words)
+
+
 COMMANDS = re.findall(
     r"^ *(?:entry: |- run: )?(conformance (?:[a-z]+) .*)$", (ROOT / "docs" / "ci.md").read_text(encoding="utf-8"), re.M
 )
@@ -143,6 +170,33 @@ def test_the_workflow_of_the_documentation_is_yaml_with_a_job() -> None:
     steps = workflow["jobs"]["upgrade"]["steps"]
     assert all("uses" in step or "run" in step for step in steps)
     assert any("GITHUB_STEP_SUMMARY" in step.get("run", "") for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("pinned", "newest", "code", "called"),
+    [
+        ("torch==2.13.0  # as tested\n", "2.15.0", 0, ["upgrade torch==2.13.0 torch==2.15.0 -o upgrade"]),
+        ("torch==2.15.0\n", "2.15.0", 0, []),
+        ("torch>=2.0\n", "2.15.0", 1, []),
+        ("torch==2.13.0\n", "", 1, []),
+    ],
+)
+def test_the_workflow_compares_two_versions_or_says_which_is_missing(
+    pinned: str, newest: str, code: int, called: list[str], tmp_path: Path
+) -> None:
+    text = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    steps = YAML(typ="safe").load(block)["jobs"]["upgrade"]["steps"]
+    (script,) = (step["run"] for step in steps if step.get("name") == "Compare")
+    (tmp_path / "requirements.txt").write_text(pinned)
+    for name, body in {"pip": f"echo 'torch ({newest})'", "conformance": 'echo "$*" >> called'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    done = subprocess.run(["/bin/sh", "-ec", script], cwd=tmp_path, env={"PATH": path}, check=False, timeout=60)
+    assert done.returncode == code
+    log = tmp_path / "called"
+    assert (log.read_text().splitlines() if log.exists() else []) == called
 
 
 def test_pages_are_written_into_a_folder(tmp_path: Path) -> None:

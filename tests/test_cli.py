@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -16,15 +18,17 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from typer.main import get_command
 
-from conformance import cli
+from conformance import cli, crew
 from conformance.commands import targets as targets_command
 from conformance.commands.interruption import Interruption
 from conformance.crew import Interrupted
 from conformance.damage import RunDamage
 from conformance.pool import Pool
 from conformance.run_folder import read
-from conformance.target import installed, parse
+from conformance.suite_version import suite_version
+from conformance.target import Target, installed, parse
 
 MISBEHAVING = ROOT / "tests" / "misbehaving"
 
@@ -118,6 +122,16 @@ def test_without_a_folder_named_a_run_gets_one_by_its_time(command: Command, fol
     assert len(read(run).verdicts) == 1
 
 
+def test_a_run_names_the_one_that_it_replaces(command: Command, folder: Path) -> None:
+    first = command("run", "small.yaml", "-t", "numpy", "-k", "first", "-o", "out")
+    assert "replaces" not in first.out
+    started = read(folder / "out").info["started"][:16].replace("T", " ")
+    again = command("run", "small.yaml", "-t", "numpy,threads=2", "-o", "out")
+    words = f"out holds the run of {started} on numpy, which this one replaces once it is whole"
+    assert again.out.splitlines()[0] == words
+    assert len(read(folder / "out").verdicts) == 4
+
+
 def test_progress_is_a_line_per_tenth(command: Command, folder: Path) -> None:
     many = CASES.replace("[1e-5, 0.1]", str([n / 100 for n in range(1, 39)]))
     (folder / "many.yaml").write_text(many)
@@ -195,6 +209,9 @@ def test_what_a_framework_prints_does_not_act_on_the_terminal(command: Command, 
         (["run", "-t", "numpy,execution=graph"], "unknown option 'execution'"),
         (["run", "-t", "torch,device=gpu"], "device is one of cpu, cuda, not 'gpu'"),
         (["run", "-t", "torch,compiled"], "'compiled' is no option=value"),
+        (["run", "-t", "numpy,host=bogus:x"], "host=bogus:x names no host (write host=ssh:NAME)"),
+        (["upgrade", "torch==", "torch==2.15.0"], "target torch==: no version follows =="),
+        (["history", "torch==1.9.0", "torch=="], "target torch==: no version follows =="),
         (["run", "-t", "numpy,threads=0"], "threads is a whole number from 1, not '0'"),
         (["run", "-t", "torch", "--device", "tpu"], "PyTorch has no device tpu"),
         (["run", "-t", "./nowhere"], "nowhere is no adapter: it has no adapter.py"),
@@ -212,6 +229,11 @@ def test_what_a_framework_prints_does_not_act_on_the_terminal(command: Command, 
         (["list", "-k", "not"], "-k: a word was expected at the end"),
         (["explain", "small/frist", "-p", "small.yaml", "-t", "numpy"], "(near are small/first"),
         (["explain", "nothing", "-p", "small.yaml", "-t", "numpy"], "(see: conformance list)"),
+        (
+            ["explain", "small/last", "-p", "small.yaml", "-t", "numpy"],
+            "'small/last' stands for 2 cases; name one, in ",
+        ),
+        (["repro", "small/last", "-p", "small.yaml", "-t", "numpy"], "(small/last[eps=1e-05], small/last[eps=0.1])"),
         (["report", "nowhere"], "nowhere is no run folder: it has no run.json"),
     ],
 )
@@ -288,7 +310,23 @@ def test_a_device_that_is_not_there_exits_with_3(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["small.yaml", "-k", "nothing"], "no case was selected"), (["torch-only.yaml"], "no case was selected")],
+    [
+        (
+            ["small.yaml", "-k", "nothing"],
+            "no case was selected by -k 'nothing' (conformance list shows the ids)",
+        ),
+        (["torch-only.yaml"], "of the 3 cases selected none fits: they speak to torch, not to numpy (add -t torch)"),
+        (
+            [str(ROOT / "cases" / "porting.yaml"), "-k", "fine-tuning and torch"],
+            "of the 1 case selected none fits: a layer is carried over from torch, and there is only numpy "
+            "(add -t torch)",
+        ),
+        (
+            [str(ROOT / "cases" / "porting.yaml"), "-k", "channels-last"],
+            "of the 2 cases selected none fits: a layer is carried over from keras or torch, and there is only numpy "
+            "(add -t keras or -t torch)",
+        ),
+    ],
 )
 def test_nothing_to_run_exits_with_3(arguments: list[str], words: str, command: Command, folder: Path) -> None:
     torch_only = CASES.replace("layer: {}", "native: {torch: {num_features: 3}}").replace(
@@ -296,8 +334,40 @@ def test_nothing_to_run_exits_with_3(arguments: list[str], words: str, command: 
     )
     (folder / "torch-only.yaml").write_text(torch_only.replace("[1e-5, 0.1]", "[true]"))
     said = command("run", "-t", "numpy", "-o", "out", *arguments)
-    assert (said.code, said.out) == (3, f"nothing to run: {words}\n")
+    assert (said.code, said.out, said.err) == (3, "", f"conformance: nothing to run: {words}\n")
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "-t", "numpy", "small.yaml"],
+        ["upgrade", "torch==1.9.0", "torch==2.13.0", "small.yaml"],
+        ["history", "torch==1.9.0", "torch==2.13.0", "-p", "small.yaml"],
+    ],
+)
+def test_an_expression_that_chooses_nothing_exits_with_3_wherever_it_is_given(
+    arguments: list[str], command: Command, folder: Path
+) -> None:
+    """Before any environment is made."""
+    said = command(*arguments, "-k", "nomatch", "-o", "out")
+    assert (said.code, said.out) == (3, "")
+    assert "nothing to run: no case was selected by -k 'nomatch'" in said.err
+    assert os.listdir(folder) == ["small.yaml"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is not None, reason="jax is installed")
+@pytest.mark.skipif(installed("keras") is None, reason="Keras is not installed")
+def test_a_framework_that_is_missing_says_how_to_install_it_and_leaves_no_empty_report(
+    command: Command, folder: Path
+) -> None:
+    assert command("run", "small.yaml", "-t", "numpy", "-o", "out").code == 0
+    said = command("run", "small.yaml", "-t", "keras,backend=jax", "-o", "out")
+    assert said.code == 3
+    assert f"No module named 'jax' (pip install '{ROOT}[jax]')" in said.out
+    assert said.out.endswith("Nothing ran, so that no run is stored and there is no report.\n")
+    assert "┃" not in said.out
+    assert len(read(folder / "out").verdicts) == 4
 
 
 # Interrupted
@@ -318,7 +388,10 @@ class Started:
             encoding="utf-8",
         )
         assert self.process.stdout is not None
-        assert "1 of 4" in self.process.stdout.readline()
+        for line in self.process.stdout:  # the first may name a run that is going to be replaced
+            if "1 of 4" in line:
+                return
+        raise AssertionError("no verdict has fallen")
 
     def ended(self) -> Said:
         out, err = self.process.communicate(timeout=60)
@@ -558,13 +631,48 @@ def test_list_prints_one_id_a_line(command: Command) -> None:
 
 
 def test_validate_counts_what_is_in_order_and_names_what_is_not(command: Command, folder: Path) -> None:
-    assert command("validate").out.endswith(" cases: no errors\n")
-    assert command("validate", ".").out == "1 files, 4 cases: no errors\n"
+    assert re.fullmatch(
+        r"the suite's own cases in .*cases: \d+ files, [\d,]+ cases: no errors\n", command("validate").out
+    )
+    assert command("validate", ".").out == ".: 1 file, 4 cases: no errors\n"
     (folder / "small.yaml").write_text(CASES.replace("train", "trian").replace("eps: [", "esp: ["))
     said = command("validate", ".")
     assert (said.code, said.out) == (2, "")
     lines = said.err.removeprefix("conformance: ").splitlines()
     assert [line.split(":")[:2] for line in lines] == [["small.yaml", "7"], ["small.yaml", "11"]]
+
+
+@pytest.mark.parametrize("name", ["validate", "list"])
+def test_a_folder_without_case_files_does_not_pass_for_one_in_order(name: str, command: Command, folder: Path) -> None:
+    (folder / "empty").mkdir()
+    (folder / "empty" / "other.yaml").write_text("colour: red\n")
+    said = command(name, "small.yaml", "empty")
+    assert (said.code, said.out) == (2, "")
+    assert "no case file in empty (looked for *.yaml and *.yml with a top-level key conformance" in said.err
+
+
+@pytest.mark.parametrize("name", ["validate", "list"])
+def test_cases_that_speak_to_a_users_own_adapter_are_in_order_once_it_is_named(
+    name: str, command: Command, folder: Path
+) -> None:
+    """By -t, which starts nothing, or in the configuration."""
+    expect = "expect: {misbehaving: {crashes: true, because: it is unlucky}}"
+    (folder / "small.yaml").write_text(CASES.replace("unlucky: {", f"unlucky: {{{expect}, "))
+    said = command(name, "small.yaml")
+    assert (said.code, said.out) == (2, "")
+    assert "expect.misbehaving: " in said.err
+    assert "makes its name known with -t ./FOLDER, or as a target in conformance.toml" in said.err.splitlines()[-1]
+    assert command(name, "small.yaml", "-t", f"{MISBEHAVING},fault=hangs_at_start").code == 0
+    torch_only = CASES.replace("layer: {}", "native: {torch: {}}").replace(
+        "unlucky: {", "unlucky: {expect: {keras: {crashes: true, because: x}}, "
+    )
+    (folder / "other.yaml").write_text(torch_only)
+    other = command(name, "other.yaml").err
+    assert "names no target of this case" in other
+    assert "./FOLDER" not in other
+    (folder / "conformance.toml").write_text(f'[targets]\nmine = "{MISBEHAVING}"\nbad = "nowhere"\n')
+    assert command(name, "small.yaml").code == 0
+    assert command(name, "small.yaml", "-t", "bad").code == 2
 
 
 def test_schema_prints_a_json_schema(command: Command) -> None:
@@ -649,6 +757,17 @@ def test_report_says_when_it_cannot_write(command: Command, folder: Path) -> Non
     assert "cannot write the reports of out" in said.err
 
 
+def test_compare_calls_cases_that_one_run_lacks_new_and_not_changed(command: Command) -> None:
+    assert command("run", "small.yaml", "-t", "numpy", "-k", "first", "-o", "few").code == 0
+    assert command("run", "small.yaml", "-t", "numpy", "-o", "all").code == 0
+    said = command("compare", "few", "all")
+    assert said.code == 1
+    assert (
+        f"NumPy {installed('numpy')}: 1 case of both sides, every one the same to the last bit; 3 are new." in said.out
+    )
+    assert "new 3 × only the new side has it: small/unlucky, small/last[eps=1e-05], small/last[eps=0.1]" in said.out
+
+
 @pytest.mark.parametrize(
     ("file", "table"), [("conformance.toml", "targets"), ("pyproject.toml", "tool.conformance.targets")]
 )
@@ -682,6 +801,48 @@ def test_targets_says_what_runs_here_and_why_the_rest_does_not(
     assert command("targets").code == 3
 
 
+def test_targets_of_the_configuration_are_listed_too(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is misspelt costs the others nothing, and no environment is made for one of a named version."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.setattr(targets_command, "variants", lambda device: [parse("numpy")])
+    text = '[targets]\nnumpy = "numpy,threads=2"\nold = "torch==1.9.0"\nbad = "numpy,colour=red"\n'
+    (folder / "conformance.toml").write_text(text)
+    said = command("targets")
+    rows = [[cell.strip() for cell in line.split("│")] for line in said.out.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [
+        ["numpy", "yes"],
+        ["numpy = numpy,threads=2", "yes"],
+        ["old = torch==1.9.0", "no"],
+        ["bad = numpy,colour=red", "no"],
+    ]
+    assert rows[2][2] == "its environment is not made yet; conformance run makes it"
+    assert "unknown option 'colour'" in rows[3][2]
+    assert "starting 4 targets" in said.err
+    assert not (folder / "cache").exists()
+
+
+def test_targets_come_up_side_by_side_and_are_told_as_soon_as_they_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pools: list[list[str]] = []
+
+    def counting(targets: list[Target]) -> Pool:
+        pools.append([target.name for target in targets])
+        return Pool(targets)
+
+    monkeypatch.setattr(targets_command, "Pool", counting)
+    found = [parse(f"numpy,threads={number}") for number in range(1, 6)]
+    rows = targets_command._started([targets_command.Row(target.name, target) for target in found], 2)
+    name = next(rows)[0].name
+    assert (name, len(pools)) == ("numpy,threads=1", 1)
+    assert [row.name for row, start in rows if isinstance(start, crew.Started)] == [
+        f"numpy,threads={n}" for n in range(2, 6)
+    ]
+    assert [len(pool) for pool in pools] == [2, 2, 1]
+
+
 def test_variants_are_every_combination_of_what_an_adapter_offers() -> None:
     names = [target.name for target in targets_command.variants("cpu")]
     assert {"numpy", "torch", "torch,execution=compiled", "mindspore,execution=graph", "keras,backend=jax"} <= set(
@@ -703,6 +864,30 @@ def test_help_imports_nothing_that_takes_time(arguments: list[str], folder: Path
     assert "typer" in imported
     assert imported & FOREIGN == set()
     assert "Usage: python -m conformance" in done.stdout
+
+
+def commands() -> list[list[str]]:
+    """Every command as it is typed."""
+    root = get_command(cli.app)
+    names = [[name] for name in root.commands if name != "baseline"]  # type: ignore[attr-defined]
+    return [[], *names, ["baseline"], ["baseline", "update"]]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_help_says_in_whole_sentences_what_there_is_and_names_no_type_of_python(
+    words: list[str], command: Command
+) -> None:
+    said = command(*words, "--help")
+    assert said.code == 0
+    assert "..." not in re.sub(r"\]\.\.\.|\}\.\.\.|ARGS\]\.\.\.", "", said.out)
+    assert not re.search(r"<\w+(\[\w+\])?( range)?>", said.out)
+
+
+def test_the_suites_version_is_printed_and_recorded(folder: Path) -> None:
+    said = conformance("--version")
+    assert (said.code, said.out) == (0, f"batchnorm-conformance {suite_version()}\n")
+    assert conformance("run", "small.yaml", "-t", "numpy", "-k", "first", "-o", "out").code == 0
+    assert read(folder / "out").info["suite"] == suite_version() != "unknown"
 
 
 def test_without_a_command_help_is_shown(command: Command) -> None:

@@ -228,6 +228,33 @@ def test_an_xfail_is_its_reason_and_costs_no_traceback(pytester: pytest.Pytester
     assert "it is unlucky" in report.longrepr
 
 
+def test_a_skip_points_at_the_line_of_its_case(pytester: pytest.Pytester, folder: Path) -> None:
+    expect = "expect: {misbehaving: {refuses: ArithmeticError, because: it is unlucky}}"
+    write(folder, CASES.replace("unlucky: {", f"unlucky: {{{expect}, "))
+    result = pytester.runpytest(*options(misbehaving("refuses")), "-rs", "-k", "unlucky")
+    result.stdout.fnmatch_lines([f"SKIPPED [[]1] {Path('cases', 'small.yaml')}:9: *it is unlucky"])
+
+
+def test_no_test_for_want_of_a_framework_says_so(
+    pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("conformance.target.installed", lambda package: None)
+    result = pytester.runpytest(*PLUGIN, "-q")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    words = (
+        "conformance: no test came of 1 case file: no framework is installed here (pip install '*[[]torch]', or name *"
+    )
+    result.stdout.fnmatch_lines([words])
+
+
+def test_no_test_for_want_of_a_case_that_speaks_to_the_target_says_so(pytester: pytest.Pytester, folder: Path) -> None:
+    native = CASES.replace("layer: {}", "native: {torch: {num_features: 3}}").replace("layer.eps: [1e-5", "repeat: [1")
+    write(folder, native.replace("[1, 0.1]", "[1, 2]"))
+    result = pytester.runpytest(*options("numpy"))
+    result.stdout.fnmatch_lines(["conformance: no test came of 1 case file: no case speaks to numpy (name others *"])
+    assert "no test came of" not in pytester.runpytest(*options("torch"), "-k", "nothing").stdout.str()
+
+
 def test_a_refusal_that_the_profile_declares_is_skipped_with_its_reason(pytester: pytest.Pytester) -> None:
     write(pytester.path, CASES.replace("[4, 3, 2, 2]", "[1, 3, 1, 1]"))
     result = pytester.runpytest(*options("numpy"), "-rs", "-k", "plain")

@@ -279,6 +279,7 @@ def test_every_damage_has_its_name(
         read(run)
     assert type(caught.value) is kind
     assert words in str(caught.value)
+    assert re.search(r"\((copy|name|read|run it) .*\)$", str(caught.value)), "it says what to do next"
 
 
 @pytest.mark.parametrize("path", ["nowhere", "file"])

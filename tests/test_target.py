@@ -96,11 +96,24 @@ def test_an_alias_of_the_configuration_stands_for_its_text() -> None:
         ("torch,", "target torch,: '' is no option=value"),
         ("torch,threads=0", "target torch,threads=0: threads is a whole number from 1, not '0'"),
         ("torch,threads=two", "target torch,threads=two: threads is a whole number from 1, not 'two'"),
+        ("torch==", "target torch==: no version follows == (a script's variable may be empty; write torch==1.2.3, or "),
+        ("torch== ", "target torch== : no version follows =="),
+        ("torch,version=", "target torch,version=: no version follows version= ("),
+        ("numpy,python=", "target numpy,python=: nothing follows python= (leave python= out, or give it a value)"),
+        ("numpy,host=", "target numpy,host=: nothing follows host="),
+        ("numpy,host=bogus:x", "target numpy,host=bogus:x: host=bogus:x names no host (write host=ssh:NAME)"),
+        ("numpy,host=ssh", "target numpy,host=ssh: host=ssh names no host (write host=ssh:NAME)"),
+        ("numpy,host=ssh:", "target numpy,host=ssh:: host=ssh: names no host (write host=ssh:NAME)"),
+        ("jax", "no target 'jax' (did you mean keras,backend=jax?)"),
         ("no/such/folder", "no/such/folder is no adapter: it has no adapter.py"),
     ],
 )
 def test_what_is_no_target_says_why(text: str, message: str) -> None:
     assert failing(text).startswith(message)
+
+
+def test_a_name_of_the_configuration_is_hinted_at_too() -> None:
+    assert failing("min", named={"mine": "torch"}) == "no target 'min' (did you mean mine?)"  # type: ignore[arg-type]
 
 
 def test_a_device_that_an_adapter_does_not_have_is_refused() -> None:
@@ -113,20 +126,39 @@ def test_a_folder_without_a_profile_says_what_is_missing(mine: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("spoil", "told"),
     [
-        lambda text: text.replace("framework: mine", "framework: Mine!"),
-        lambda text: text.replace("conventions: []", "conventions: [{running_variance: sometimes}]"),
-        lambda text: text + "colour: red\n",
-        lambda text: text.replace("options:", "options: ["),
-        lambda text: "",
-        lambda text: "- 1",
+        (
+            lambda text: text.replace("mine", "Mine!", 1),
+            "1:12: framework: text should match pattern '^[a-z][a-z0-9_]*$', ",
+        ),
+        (
+            lambda text: text.replace("[]", "[{running_variance: sometimes}]"),
+            "8:34: conventions.0.running_variance: should be 'unbiased' or 'biased', not 'sometimes'",
+        ),
+        (
+            lambda text: text.replace("[]", "[{runing_variance: biased}]"),
+            "8:16: conventions.0.runing_variance: unknown key (did you mean running_variance?)",
+        ),
+        (
+            lambda text: text.replace("[]", "\n  - running_variance: biased\n    when: {devise: cpu}"),
+            "9:5: conventions.0: unknown condition devise (did you mean device?)",
+        ),
+        (lambda text: text.replace("[]", ""), "8:1: conventions: should be a list, not null"),
+        (lambda text: text.replace("package:", "packge:"), "3:1: packge: unknown key (did you mean package?)"),
+        (lambda text: text.replace("package: numpy\n", ""), "1:1: package: is missing"),
+        (lambda text: text + "colour: red\n", "9:1: colour: unknown key (one of: conventions, framework, "),
+        (lambda text: text.replace("options:", "options: ["), "6:3: not valid YAML: "),
+        (lambda text: "", "1:1: should be a mapping, not null"),
+        (lambda text: "- 1", "1:1: should be a mapping"),
     ],
 )
-def test_a_profile_that_cannot_be_read_is_named(mine: Path, spoil: Callable[[str], str]) -> None:
+def test_a_profile_that_cannot_be_read_is_told_line_by_line(mine: Path, spoil: Callable[[str], str], told: str) -> None:
     path = mine / "profile.yaml"
     path.write_text(spoil(OWN_PROFILE))
-    assert failing(str(mine)).startswith(f"{path} cannot be read: ")
+    said = failing(str(mine)).splitlines()
+    assert [line for line in said if line.startswith(f"{path}:{told}")], said
+    assert "pydantic" not in "".join(said)
 
 
 def test_the_adapters_that_come_along_are_known_by_name() -> None:

@@ -73,9 +73,9 @@ def test_the_rules_of_every_adapter_can_be_read_and_hold_for_the_versions_that_i
             assert any(version.rpartition("=")[2] in requirement for requirement in target.recipe.requirements)
 
 
-def test_rules_that_cannot_be_read_are_told_with_their_file(tmp_path: Path) -> None:
+def test_rules_that_cannot_be_read_are_told_with_their_place(tmp_path: Path) -> None:
     (tmp_path / "versions.yaml").write_text("packages: {frame: [{versions: 'newest', install: [frame]}]}")
-    with pytest.raises(UsageError, match=r"versions\.yaml cannot be read"):
+    with pytest.raises(UsageError, match=r"versions\.yaml:1:31: packages\.frame\.0\.versions: Invalid specifier"):
         read(tmp_path)
 
 

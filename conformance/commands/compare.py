@@ -131,7 +131,7 @@ def show(console: Console, comparison: Comparison, strict: bool = False) -> None
     groups = [group for group in grouped(comparison) if group[0] not in admitted]
     for change, what, cases in groups[:_GROUPS]:
         named = ", ".join(case.case for case in cases[:_EXAMPLES]) + (", …" if len(cases) > _EXAMPLES else "")
-        words = one_line(what or (cases[0].what if len(cases) == 1 else ""), 240)
+        words = one_line(what or (cases[0].what if len(cases) == 1 else MEANINGS[change]), 240)
         console.print(f"[bold]{change}[/] {len(cases)} × {escape(words)}: {escape(named)}")
     if len(groups) > _GROUPS:
         console.print(f"… and {len(groups) - _GROUPS} more groups; changes.html has them all")

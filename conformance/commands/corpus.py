@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -9,11 +10,13 @@ from pathlib import Path
 
 from conformance import data
 from conformance.case import Case
+from conformance.case_errors import CaseErrors
 from conformance.cases import Cases
 from conformance.errors import UsageError
 from conformance.locate import find
 from conformance.schema import schema
 from conformance.selection import selector
+from conformance.target import configured, framework_of
 
 
 def read_cases(
@@ -24,29 +27,71 @@ def read_cases(
 ) -> Cases:
     """The cases of the files and folders named, or of the suite's own corpus, that the expression selects and that fit.
 
+    Args:
+        frameworks: what cases may speak to besides the suite's own adapters and those of the configuration.
+
     Raises:
         CaseErrors: all errors of all files.
 
     """
     chosen = selector(select)
-    known = frozenset(data.adapters()) | frameworks
-    return Cases(paths or [own_corpus()], known, lambda case: chosen(case.id) and fits(case))
+    known = frozenset(data.adapters()) | frameworks | _configured()
+    try:
+        return Cases(paths or [own_corpus()], known, lambda case: chosen(case.id) and fits(case))
+    except CaseErrors as error:
+        if any(one.message.endswith(_NO_TARGET) for one in error.errors):
+            raise CaseErrors(error.errors, _OWN_ADAPTERS) from None
+        raise
+
+
+#: What is said of a name that is no framework's, and what else such a name may be.
+_NO_TARGET = "names no target"
+_OWN_ADAPTERS = "an adapter of your own makes its name known with -t ./FOLDER, or as a target in conformance.toml"
+
+
+def _configured() -> frozenset[str]:
+    """The frameworks of the targets that the configuration names; one that cannot be read makes no name known."""
+    found = set()
+    named = configured(Path.cwd())
+    for text in named:
+        with contextlib.suppress(UsageError):
+            found.add(framework_of(text, named))
+    return frozenset(found)
 
 
 def named_cases(case_id: str, cases: Collection[Case]) -> list[Case]:
     """The cases of an id; files in different folders may give the same one.
 
     Raises:
-        UsageError: there is none; the message names those that are near.
+        UsageError: there is none; the message names those that may have been meant.
 
     """
     found = [case for case in cases if case.id == case_id]
     if not found:
-        close = difflib.get_close_matches(case_id, [case.id for case in cases], 3, 0.4)
-        raise UsageError(
-            f"no case {case_id!r}", hint=f"near are {', '.join(close)}" if close else "see: conformance list"
-        )
+        raise no_case(case_id, [case.id for case in cases])
     return found
+
+
+def no_case(case_id: str, ids: Sequence[str], where: str = "") -> UsageError:
+    """That no case has this id, and what there is: its expansions, where the id lacks their matrix, or near ones.
+
+    Args:
+        where: what lacks it, in words that follow "no case …"; empty for the files that were named.
+
+    """
+    expansions = [one for one in ids if one.partition("[")[0] == case_id]
+    if expansions:
+        rest = len(expansions) - _EXPANSIONS
+        told = ", ".join(expansions[:_EXPANSIONS]) + (f" and {rest} more; see: conformance list" if rest > 0 else "")
+        number = "one case" if len(expansions) == 1 else f"{len(expansions)} cases"
+        return UsageError(f"{case_id!r} stands for {number}{where}; name one, in quotes", hint=told)
+    close = difflib.get_close_matches(case_id, ids, 3, 0.4)
+    hint = f"near are {', '.join(close)}" if close else "see: conformance list"
+    return UsageError(f"no case {case_id!r}{where}", hint=hint)
+
+
+#: Cases of a matrix that a message names.
+_EXPANSIONS = 12
 
 
 def own_corpus() -> Path:
@@ -55,17 +100,62 @@ def own_corpus() -> Path:
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
-def list_cases(paths: Sequence[Path], select: str) -> None:
-    """Print the ids, one a line."""
-    for case in read_cases(paths, select):
+def list_cases(paths: Sequence[Path], select: str, named: Sequence[str]) -> None:
+    """Print the ids, one a line; the targets named are not started, but cases may speak to them.
+
+    Raises:
+        UsageError: a path holds no case file, or a target is none.
+        CaseErrors: all errors of all files.
+
+    """
+    case_files(paths)
+    for case in read_cases(paths, select, _frameworks(named)):
         print(case.id)
 
 
-def validate(paths: Sequence[Path]) -> None:
-    """Print how many files and cases are in order."""
-    cases = read_cases(paths)
+def validate(paths: Sequence[Path], named: Sequence[str]) -> None:
+    """Print how many files and cases are in order; the targets named are not started, but cases may speak to them.
+
+    Raises:
+        UsageError: a path holds no case file, or a target is none.
+        CaseErrors: all errors of all files.
+
+    """
+    files = case_files(paths)
+    cases = read_cases(paths, "", _frameworks(named))
+    where = ", ".join(map(str, paths)) or f"the suite's own cases in {own_corpus()}"
+    print(f"{where}: {_count(len(files), 'file')}, {_count(len(cases), 'case')}: no errors")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _frameworks(named: Sequence[str]) -> frozenset[str]:
+    """The frameworks of targets that are not to be started.
+
+    Raises:
+        UsageError: there is no such adapter.
+
+    """
+    aliases = configured(Path.cwd())
+    return frozenset(framework_of(text, aliases) for text in named)
+
+
+def case_files(paths: Sequence[Path]) -> list[Path]:
+    """The case files of these paths, of which each holds one at least.
+
+    Raises:
+        UsageError: one holds none; else a wrong path would pass for one without errors.
+        CaseErrors: a path cannot be read.
+
+    """
     files = find(paths or [own_corpus()])
-    print(f"{len(files)} files, {len(cases)} cases: no errors")
+    empty = [str(path) for path in paths if not find([path])]
+    if empty:
+        looked = "looked for *.yaml and *.yml with a top-level key conformance; hidden ones are left alone"
+        raise UsageError(f"no case file in {', '.join(empty)}", hint=looked)
+    return files
 
 
 def print_schema() -> None:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from conformance.catalogue import name_change
+from conformance.commands.absent import next_step
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import named_cases, read_cases
 from conformance.commands.run import COULD_NOT_RUN, choose_targets
@@ -49,7 +50,8 @@ def explain(case_id: str, paths: Sequence[Path], named: Sequence[str], device: s
             _show(console, settled)
         absent = {name: start for name, start in pool.starts.items() if isinstance(start, NotStarted)}
     for name, start in absent.items():
-        console.print(f"{escape(name)} cannot run: {escape(start.message)}")
+        step = next_step(next(target for target in targets if target.name == name), start.message)
+        console.print(f"{escape(name)} cannot run: {escape(start.message + (f' ({step})' if step else ''))}")
     return COULD_NOT_RUN if absent and (named or len(absent) == len(targets)) else 0
 
 

@@ -17,6 +17,7 @@ from conformance.commands.compare import safe_name
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
+from conformance.commands.nothing import nothing_to_run
 from conformance.commands.run import COULD_NOT_RUN, execute, provided
 from conformance.crew import Limits, NotStarted
 from conformance.errors import UsageError
@@ -48,12 +49,13 @@ def show_history(
 
     Raises:
         UsageError: a name that is no framework, version or stored run, or a folder that cannot be written to.
+        NothingToRun: no case is chosen that speaks to a version.
 
     """
     console = make_console()
     out = out or default_folder()
     columns: dict[str, list[Half | Version]] = {}
-    for text in _expanded(named):
+    for text in _expanded(named, device):
         stored = out / safe_name(text)
         if resume and (stored / "run.json").is_file():
             text = str(stored)
@@ -75,17 +77,20 @@ def show_history(
     return COULD_NOT_RUN if missing else 0
 
 
-def _expanded(named: Sequence[str]) -> list[str]:
-    """The targets and runs named, a framework's own list of versions in place of its bare name.
+def _expanded(named: Sequence[str], device: str) -> list[str]:
+    """The targets and runs named, a framework's own list of versions in place of its bare name; all can be read.
 
     Raises:
-        UsageError: a framework that has no such list.
+        UsageError: a framework that has no such list, or what is no target.
 
     """
     found = []
+    aliases = configured(Path.cwd())
     for text in named:
         head, *options = text.split(",")
         if (Path(text) / "run.json").is_file() or "==" in head or any(o.startswith("version=") for o in options):
+            if not (Path(text) / "run.json").is_file():
+                parse(text, device=device, named=aliases)  # what is wrong with the last is said before the first runs
             found.append(text)
             continue
         listed = versions.read(adapter_of(head)[0]).history
@@ -112,22 +117,24 @@ def _column(
         if len(run.targets) != 1:
             raise UsageError(f"{text} holds {len(run.targets)} targets that ran", hint="name a run of one target")
         return run.targets[0]["title"], Half(run, run.targets[0]["name"])
-    (target,) = provided([parse(text, device=device, named=configured(Path.cwd()))], console)
+    target = parse(text, device=device, named=configured(Path.cwd()))
+    known = frozenset({target.framework})
+    cases = read_cases(paths, select, known, lambda case: bool(targets_of(case, [target])))
+    if not cases:  # said before an environment is made for it
+        raise nothing_to_run(read_cases(paths, select, known), [target], select)
+    (target,) = provided([target], console)
     title = target.profile.name
     if target.missing:
         console.print(f"[bold]{escape(text)}[/]: {escape(target.missing)}")
         return title, Version(text, _release(target), missing=target.missing)
-    known = frozenset({target.framework})
-    cases = read_cases(paths, select, known, lambda case: bool(targets_of(case, [target])))
-    if not cases:
-        raise UsageError("no case was selected")
     with Interruption(Pool([target], Limits(case_seconds=timeout), jobs)) as interruption:
-        run, starts = execute(console, interruption, cases, out / safe_name(text))
+        ran, starts = execute(console, interruption, cases, out / safe_name(text))
     start = starts[target.name]
     if isinstance(start, NotStarted):
         console.print(f"[bold]{escape(text)} did not start[/]: {escape(start.message.strip())}")
         return title, Version(text, _release(target), missing=start.message.strip())
-    return title, Half(run, target.name)
+    assert ran is not None  # its one target came up
+    return title, Half(ran, target.name)
 
 
 def _release(target: Target) -> str:

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from conformance import run_folder
 from conformance.carried import source_of
-from conformance.commands.corpus import named_cases, read_cases
+from conformance.commands.absent import next_step
+from conformance.commands.corpus import named_cases, no_case, read_cases
 from conformance.commands.run import COULD_NOT_RUN, choose_targets
 from conformance.crew import NotStarted
 from conformance.errors import UsageError
@@ -42,7 +43,9 @@ def repro(case_id: str, paths: Sequence[Path], named: str, device: str, run: Pat
         settled = next(judged([case], pool))
         start = pool.starts[target.name]
     if isinstance(start, NotStarted):
-        print(f"conformance: {target.name} cannot run: {start.message}", file=sys.stderr)
+        step = next_step(target, start.message)
+        words = f"{target.name} cannot run: {start.message}{f' ({step})' if step else ''}"
+        print(f"conformance: {words}", file=sys.stderr)
         return COULD_NOT_RUN
     side = settled.sides[target.name]
     line = verdict_line(case.id, target.name, side.verdict, side.observation)
@@ -60,5 +63,5 @@ def _stored(run: run_folder.Run, case_id: str, named: str) -> tuple[run_folder.L
         raise UsageError(f"{run.path} has no target {named!r}", hint=f"it has {', '.join(targets)}")
     found = [line for line in run.verdicts if (line["case"], line["target"]) == (case_id, named)]
     if not found:
-        raise UsageError(f"{run.path} has no case {case_id!r} on {named}")
+        raise no_case(case_id, [line["case"] for line in run.verdicts if line["target"] == named], f" in {run.path}")
     return run.cases[case_id], found[0], targets[named]

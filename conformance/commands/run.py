@@ -5,6 +5,7 @@ However it ends, what was judged is kept: see `conformance.record` and `conforma
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -20,17 +21,19 @@ from rich.table import Table
 from conformance import environments
 from conformance.case import Case
 from conformance.commands import baseline as baselines
+from conformance.commands.absent import installing, next_step
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
+from conformance.commands.nothing import fitting, nothing_to_run
 from conformance.crew import Interrupted, Limits, NotStarted, Start, Started
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS, Verdict
 from conformance.pool import Pool
 from conformance.record import RunWriter, default_folder
 from conformance.report import write_reports
-from conformance.run_folder import Line, Run, read
-from conformance.safe_text import clean
+from conformance.run_folder import Line, Run, read, read_info
+from conformance.safe_text import clean, one_line
 from conformance.session import judged, targets_of
 from conformance.target import MAIN, Target, configured, installed, parse
 
@@ -54,11 +57,7 @@ def choose_targets(named: Sequence[str], device: str, console: Console) -> list[
     for name in MAIN:
         target = parse(name, device=device)
         if installed(target.profile.package) is None:
-            extra = "tensorflow" if name == "keras" else name
-            console.print(
-                f"{target.profile.name} is not installed here: pip install 'batchnorm-conformance[{extra}]'",
-                markup=False,
-            )
+            console.print(f"{target.profile.name} is not installed here: {installing(name)}", markup=False)
         else:
             targets.append(target)
     return targets
@@ -90,7 +89,12 @@ def run(
     baseline: Path | None = None,
     save_baseline: Path | None = None,
 ) -> int:
-    """Run, judge and report, against a baseline if there is one; return the exit code."""
+    """Run, judge and report, against a baseline if there is one; return the exit code.
+
+    Raises:
+        NothingToRun: no target is here, or no case speaks to one.
+
+    """
     console = make_console()
     if baseline is not None:
         read(baseline)  # what is wrong with it is better said before the run than after
@@ -98,18 +102,22 @@ def run(
     with Interruption(Pool(targets, Limits(case_seconds=timeout), jobs)) as interruption, interruption.pool as pool:
         pool.launch()  # frameworks take seconds to import, in which the cases can be read
         cases = read_cases(paths, select, frozenset(target.framework for target in targets))
-        if not targets or not any(targets_of(case, targets) for case in cases):
-            why = "no case was selected" if targets else "no framework is installed here"
-            console.print(f"nothing to run: {why}")
-            return COULD_NOT_RUN
+        if not fitting(cases, targets):
+            raise nothing_to_run(cases, targets, select)
         stored, starts = execute(console, interruption, cases, out)
-    _summarise(console, stored)
+    if stored is not None:
+        _summarise(console, stored)
     absent = {target.name: start for target in targets if isinstance(start := starts.get(target.name), NotStarted)}
     for name, start in absent.items():
         words = "is broken" if start.broken else "refused to start"
-        console.print(f"[bold]{escape(name)} {words}[/]: {escape(clean(start.message).strip())}")
+        step = next_step(next(target for target in targets if target.name == name), start.message)
+        said = clean(start.message).strip() + (f" ({step})" if step else "")
+        console.print(f"[bold]{escape(name)} {words}[/]: {escape(said)}")
+    if stored is None:
+        console.print("Nothing ran, so that no run is stored and there is no report.")
+        return COULD_NOT_RUN
     console.print(f"Report: {stored.path / 'report.html'}", markup=False)
-    if (named and absent) or not any(isinstance(start, Started) for start in starts.values()):
+    if named and absent:
         return COULD_NOT_RUN
     if any(start.broken for start in absent.values()):
         return UNEXPECTED
@@ -130,13 +138,13 @@ def execute(
     cases: Collection[Case],
     out: Path | None,
     reports: Reports = write_reports,
-) -> tuple[Run, dict[str, Start]]:
+) -> tuple[Run | None, dict[str, Start]]:
     """Run the cases on the targets of the interruption's pool and store the run.
 
     The pool's workers end when all is judged.
 
     Returns:
-        The run, as it stands, and what became of each start.
+        The run, as it stands, or None where no target came up and none is stored; and what became of each start.
 
     Raises:
         SystemExit: a signal ended the run; what was judged is kept beside its place.
@@ -144,10 +152,14 @@ def execute(
 
     """
     command = ["conformance", *sys.argv[1:]]
+    if out is not None:
+        _say_what_goes(console, out)
     pool = interruption.pool
     with RunWriter(out or default_folder(), command, replace=out is not None) as writer:
         try:
             _judge_all(writer, pool, cases, console)
+            if not any(isinstance(start, Started) for start in pool.starts.values()):
+                return None, dict(pool.starts)
             finished = writer.finish(pool.targets, pool.starts)
             stored = read(finished)
             reports(stored, finished)
@@ -159,6 +171,18 @@ def execute(
                 _summarise(console, read(kept, partial=True))
             _explain(error, interruption, _left(kept, whole=writer.finished))
             raise
+
+
+def _say_what_goes(console: Console, out: Path) -> None:
+    """Name the run that stands at `out`, if one does, before anything runs: a whole one is going to replace it."""
+    with contextlib.suppress(UsageError):
+        info = read_info(out)
+        targets = ", ".join(target["name"] for target in info["targets"] if target["ran"]) or "no target"
+        started = info["started"][:16].replace("T", " ")
+        words = one_line(
+            f"{out} holds the run of {started} on {targets}, which this one replaces once it is whole", 400
+        )
+        console.print(words, markup=False)
 
 
 def _judge_all(writer: RunWriter, pool: Pool, cases: Collection[Case], console: Console) -> None:

@@ -12,6 +12,7 @@ from conformance.commands.compare import show
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
+from conformance.commands.nothing import nothing_to_run
 from conformance.commands.run import COULD_NOT_RUN, UNEXPECTED, execute, provided
 from conformance.crew import Limits, NotStarted
 from conformance.errors import UsageError
@@ -41,6 +42,7 @@ def upgrade(
 
     Raises:
         UsageError: the two are not versions of one framework, or not told apart.
+        NothingToRun: no case is chosen that speaks to them.
 
     """
     console = make_console()
@@ -56,7 +58,7 @@ def upgrade(
     known = frozenset({targets[0].framework})
     cases = read_cases(paths, select, known, lambda case: bool(targets_of(case, targets)))
     if not cases:
-        raise UsageError("no case was selected")
+        raise nothing_to_run(read_cases(paths, select, known), targets, select)
     targets = provided(targets, console)
     missing = [target for target in targets if target.missing]
     for target in missing:
@@ -77,7 +79,7 @@ def upgrade(
     absent = {name: start for name, start in starts.items() if isinstance(start, NotStarted)}
     for name, start in absent.items():
         console.print(f"[bold]{escape(name)} did not start[/]: {escape(clean(start.message).strip())}")
-    if absent:
+    if absent or run is None:
         return COULD_NOT_RUN
     (comparison,) = compared
     show(console, comparison, strict)

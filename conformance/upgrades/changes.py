@@ -85,6 +85,13 @@ class CaseChange:
     what: str = ""
     tensors: tuple[TensorChange, ...] = ()
 
+    @property
+    def apart(self) -> Literal["new", "gone", "not comparable"] | None:
+        """Why the sides cannot be held against each other; None where they can, though a tensor be new or gone."""
+        if self.change == "not comparable" or (self.change in ("new", "gone") and not self.tensors):
+            return self.change
+        return None
+
 
 @dataclass(frozen=True)
 class Half:

@@ -46,20 +46,30 @@ def write(comparison: Comparison, folder: Path, strict: bool = False) -> None:
 
 
 def headline(comparison: Comparison, strict: bool = False) -> str:
-    """The result in one sentence."""
+    """The result in one sentence; what only one side has did not change, and is counted by itself."""
     between = f"{comparison.old.label} → {comparison.new.label}"
     if comparison.old.label == comparison.new.label:
         between = comparison.new.label
-    number = f"{len(comparison.cases):,} case{'' if len(comparison.cases) == 1 else 's'}"
-    harmful = len(comparison.harmful(strict))
-    if harmful:
-        return f"{between}: {harmful:,} of {number} changed{'' if strict else ' beyond the bound on rounding'}."
+    aside = Counter(case.apart for case in comparison.cases if case.apart is not None)
+    besides = [f"{count:,} {'is' if count == 1 else 'are'} {apart}" for apart, count in sorted(aside.items())]
+    both = len(comparison.cases) - aside.total()
+    if besides and not both:
+        return f"{between}: no case can be compared; {', '.join(besides)}."
+    said = [_said(comparison, f"{both:,} case{'' if both == 1 else 's'}{' of both sides' * bool(aside)}", strict)]
+    return f"{between}: {'; '.join([*said, *besides])}."
+
+
+def _said(comparison: Comparison, number: str, strict: bool) -> str:
+    """What became of the cases that were compared, so many in words."""
+    changed = sum(case.apart is None for case in comparison.harmful(strict))
+    if changed:
+        return f"{changed:,} of {number} changed{'' if strict else ' beyond the bound on rounding'}"
     counts = comparison.counts
     harmless = {"moved within it": counts["within bound"], "refused in other words": counts["reworded"]}
     if any(harmless.values()):
         told = ", ".join(f"{count:,} {words}" for words, count in harmless.items() if count)
-        return f"{between}: nothing changed beyond the bound on rounding in {number}; {told}."
-    return f"{between}: {number}, every one the same to the last bit."
+        return f"nothing changed beyond the bound on rounding in {number}; {told}"
+    return f"{number}, every one the same to the last bit"
 
 
 def ulp(distance: float | None) -> str:
