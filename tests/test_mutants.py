@@ -117,6 +117,12 @@ CAUGHT = {
     "one_over_n_missing_of_products": ONE_STEP,
     "nan_skipped": "numerics/not-a-number",
     "keeps_the_first_eps": "execution/beside-another-tiny-eps",
+    "cumulative_up_to_eight": "momentum/cumulative-goes-on",
+    "loads_in_the_order_of_names": "state/save-and-load-of-many-channels",
+    "gamma_of_64_channels_of_volumes": "shapes/many-channels-of-other-ranks[shape=2x100x1x2x1]",
+    "second_of_the_first_call": "second/every-step",
+    "dbeta_without_the_end_of_a_block": "shapes/block-remainders",
+    "nan_taken_for_no_gradient": "gradients/no-number-arrives",
 }
 
 

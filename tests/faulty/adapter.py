@@ -46,6 +46,7 @@ DBETA = "dbeta = g.sum(self.axes)"
 DGAMMA = "dgamma = (g * self.xhat).sum(self.axes)"
 DIMENSIONS = 'raise ValueError(f"BatchNorm{self.rank}d does not take {x.ndim} dimensions")'
 DX = "outer * (g - mean_g - self.xhat * mean_gx)"
+FIRST_64 = "self.gamma[np.arange(self.features) % (64 if self.rank == 3 else self.features)]"
 EVAL = "mu, var = self.running_mean, self.running_var"
 GAMMA = "self.xhat * self.gamma.reshape(self.column)"
 INV = "1 / np.sqrt(var + np.float32(self.eps))"
@@ -95,6 +96,10 @@ CONVENTIONS = {
         "Holds momentum to [0, 1] without a word.",
         (MOMENTUM, f"np.clip({MOMENTUM}, np.float32(0), np.float32(1))"),
         named="momentum-clipped",
+    ),
+    "cumulative_up_to_eight": _f(
+        "Weighs every batch after the eighth like the eighth in a cumulative average.",
+        (MOMENTUM, MOMENTUM.replace("1 / self.num_batches_tracked", "1 / min(self.num_batches_tracked, 8)")),
     ),
     "always_cumulative": _f(
         "Averages over all batches.", (MOMENTUM, "np.float32(1 / self.num_batches_tracked)"), named="cumulative-average"
@@ -180,6 +185,14 @@ STATE = {
         ),
         named="statistics-not-loaded",
     ),
+    "loads_in_the_order_of_names": _f(
+        "Loads γ with its channels sorted as text, 10 before 2.",
+        (
+            "self.facts.append(",
+            "layer.gamma = layer.gamma[sorted(range(layer.features), key=str)]; self.facts.append(",
+        ),
+        named="parameters-changed",
+    ),
     "trains_its_parameters": _f(
         "Moves γ in the backward pass.",
         (DGAMMA, f"{DGAMMA}; self.gamma = self.gamma - np.float32(0.1) * dgamma"),
@@ -237,6 +250,11 @@ AXES_AND_PARAMETERS = {
         (GAMMA, "self.xhat * self.gamma[0]"),
         (OUTER, OUTER.replace("gamma", "gamma[0]")),
         named="gamma-of-first-channel",
+    ),
+    "gamma_of_64_channels_of_volumes": _f(
+        "Applies the first 64 γ over and over to the channels of volumes.",
+        (GAMMA, f"self.xhat * {FIRST_64}.reshape(self.column)"),
+        (OUTER, f"({FIRST_64} * self.inv)"),
     ),
     "gamma_forward_alone": _f(
         "Applies γ to y reversed, and to dx as it is.", (GAMMA, GAMMA.replace("gamma", "gamma[::-1]"))
@@ -330,6 +348,18 @@ GRADIENTS = {
         "Does not take the mean of v off ddy.", ("gamma * inv * v_left", "gamma * inv * (v_left + v_mean)")
     ),
     "second_by_gamma_without_inv": _f("Leaves inv out of ddγ.", ("self.inv * (v * g_left)", "(v * g_left)")),
+    "second_of_the_first_call": _f(
+        "Keeps x̂ of the first call for the second derivatives of all.",
+        (
+            "gamma, inv = self.gamma",
+            "kept = vars(self).setdefault('kept', self.xhat); "
+            "self.xhat = kept if kept.shape == g.shape else self.xhat; gamma, inv = self.gamma",
+        ),
+    ),
+    "dbeta_without_the_end_of_a_block": _f(
+        "Leaves what follows the last full block of 512 out of dβ where it is three values.",
+        (DBETA, "dbeta = (g[:-3] if g.ndim == 2 and self.n > 512 and self.n % 512 == 3 else g).sum(self.axes)"),
+    ),
     "statistics_detached": _f(
         "Differentiates as if the statistics were constants.", (DX, "outer * g"), named="gradient-detached"
     ),
@@ -394,6 +424,10 @@ FORM = {
         ),
     ),
     "nan_swallowed": _f("Takes NaN for 0.", (XHAT, XHAT.replace("(x -", "(np.nan_to_num(x) -"))),
+    "nan_taken_for_no_gradient": _f(
+        "Takes NaN in dy for 0.",
+        (PASSED_ON, PASSED_ON.replace("step.dy.numpy()", "np.where(np.isnan(step.dy.numpy()), 0, step.dy.numpy())")),
+    ),
     "output_clipped": _f("Holds y to [−64, 64].", (Y, 'tensors = {"y": Array.of(np.clip(y, -64, 64))}')),
     "output_in_float64": _f(
         "Returns y in float64.", (Y, 'tensors = {"y": Array.of(y.astype(np.float64))}'), named="dtype"
