@@ -4,9 +4,9 @@ docs/bounds.md derives every formula; the numbers in brackets are its equations,
 of the accumulator, u_o that of the output, n the values per channel, h the depth of a summation, x̂ = (x−μ)·inv:
 
     γ_h  = h·u/(1−h·u)                                                                                  (1)
-    δμ   = (γ_h + u)·mean|x|                                                                            (2)
-    δσ²  = (h+4)·u·σ² + 3u|μ|σ + δμ²                 strict: two-pass and updating algorithms           (3)
-    δσ²  = (h+4)·u·(σ²+μ²) + 3u|μ|σ + δμ²            weak: one-pass, as long as it keeps d below ¼      (4)
+    δμ   = (γ_h + u)·mean|x| + η_a                                                                      (2)
+    δσ²  = (h+4)·u·σ² + 3u|μ|σ + δμ² + η_a           strict: two-pass and updating algorithms           (3)
+    δσ²  = (h+4)·u·(σ²+μ²) + 3u|μ|σ + δμ² + η_a      weak: one-pass, as long as it keeps d below ¼      (4)
     d    = (δσ² + u(|σ²|+|ε|−|σ²+ε|))/(σ²+ε)         relative error of σ²+ε                             (5)
     q    = d/2, weak: d/2·(1+d)                      relative error of inv                              (6)
     δx̂   = inv·δμ + |x̂|(q + 5u)                                                                         (7)

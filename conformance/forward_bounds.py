@@ -45,7 +45,8 @@ class Forward:
         if r.conventions.shared != "nothing":
             size = np.full_like(size, size.max(initial=0))
         mean = t.mu if t.mean is None else t.mean
-        return np.asarray((_gamma(self.h, r.u) + r.u) * size + r.statistics * np.abs(mean) + r.tiny)  # (2)
+        delta = (_gamma(self.h, r.u) + r.u) * size + r.subnormal  # (2)
+        return np.asarray(delta + r.statistics * np.abs(mean) + r.tiny)
 
     @cached_property
     def delta_mu(self) -> Array:
@@ -92,7 +93,8 @@ class Forward:
         if recovered is not None:
             return np.asarray(recovered)
         u, delta = self.r.u, self.delta_mean
-        two_pass = (self.h + 4) * u * var + 3 * u * np.abs(mu) * np.sqrt(var) + delta * delta + self.r.tiny  # (3)
+        two_pass = (self.h + 4) * u * var + 3 * u * np.abs(mu) * np.sqrt(var) + delta * delta
+        two_pass = two_pass + self.r.subnormal + self.r.tiny  # (3)
         if not self.r.one_pass:
             return np.asarray(two_pass)
         one_pass = two_pass + (self.h + 4) * u * mu * mu  # (4)
