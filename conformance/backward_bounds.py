@@ -55,12 +55,12 @@ class Backward(Forward):
         delta_beta = root * (_norm(lambda g: g, g) + beta_) + r.terms * beta_ + tiny * n  # (11), unrounded
         spanned = (t.x, np.abs(t.mu)[:, None], inv[:, None])
         delta_gamma = (root + 3 * u) * _norm(lambda g, x, mu, inv: g * _spanned(x, mu, inv), g, *spanned)
-        delta_gamma = delta_gamma + r.subnormal * (n * (1 + inv) + total(np.abs, g))  # (12")
         if tiny:
             small = np.abs(g) * (1 + inv[:, None]) + self.xhat + _spanned(*spanned) + 1
             delta_gamma = delta_gamma + tiny * small.sum(1)
         if t.count:
             delta_gamma = delta_gamma + inv * delta_mu * beta_ + (q + 4 * u + r.terms) * gamma_  # (12), unrounded
+            delta_gamma = delta_gamma + r.subnormal * (n * (1 + inv) + total(np.abs, g))  # (12")
         if r.conventions.coarse == "factors":
             delta_xhat = self.delta_xhat(of_xhat)
             delta_gamma = delta_gamma + (np.abs(g) * ties(self.xhat, over(delta_xhat, self.xhat))).sum(1)  # (17)
