@@ -56,21 +56,21 @@ def unknown_keys(case: Entry) -> Iterator[Fault]:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where a pydantic location lies in the file: the keys as written, and the entry found there."""
 
     path: Keys
     entry: Entry
 
 
-def _locate(case: Entry, location: tuple[str | int, ...]) -> _Place:
+def locate(root: Entry, location: tuple[str | int, ...]) -> Place:
     """Follow a location down the nodes.
 
     Parts that the file does not show are passed over: members of a union, the fields that a short form stands for,
     and keys that are missing.
     """
     path: list[str | int] = []
-    entry = case
+    entry = root
     for part in location:
         if part in entry.node.entries:
             entry = entry.node.entries[str(part)]
@@ -80,7 +80,7 @@ def _locate(case: Entry, location: tuple[str | int, ...]) -> _Place:
         else:
             continue
         path.append(part)
-    return _Place(tuple(path), entry)
+    return Place(tuple(path), entry)
 
 
 def _dotted(path: Keys) -> str:
@@ -89,9 +89,9 @@ def _dotted(path: Keys) -> str:
 
 def _translated(error: ValidationError, case: Entry) -> list[Fault]:
     """Faults for pydantic's errors, one a place; of a value that fits no member of a union it says so for each."""
-    groups: dict[tuple[Keys, str], list[tuple[_Place, Any]]] = {}
+    groups: dict[tuple[Keys, str], list[tuple[Place, Any]]] = {}
     for one in error.errors(include_url=False, include_input=False):
-        place = _locate(case, one["loc"])
+        place = locate(case, one["loc"])
         about = one["loc"][-1] if one["type"] == "missing" or one["loc"][-1:] == ("[key]",) else ""
         groups.setdefault((place.path, str(about)), []).append((place, one))
     # Where a list fits a union but one of its items does not, the item says so.
@@ -104,17 +104,17 @@ def _translated(error: ValidationError, case: Entry) -> list[Fault]:
             faults.append(_translate(case, *found[0]))
         elif path not in outer:
             entry = found[0][0].entry
-            message = _either([one for _, one in found]) + _instead(entry)
+            message = _either([one for _, one in found]) + instead(entry)
             faults.append(Fault(entry.mark, _dotted(path), message))
     return faults
 
 
 def _either(errors: list[Any]) -> str:
-    *others, last = dict.fromkeys(_message(error).removeprefix("should be ") for error in errors)
+    *others, last = dict.fromkeys(message_of(error).removeprefix("should be ") for error in errors)
     return f"should be {', '.join(others)} or {last}" if others else f"should be {last}"
 
 
-def _translate(case: Entry, place: _Place, error: Any) -> Fault:
+def _translate(case: Entry, place: Place, error: Any) -> Fault:
     path = _dotted(place.path)
     if error["type"] == "missing":  # reported where the mapping is named: by the case's name, or the key above
         return Fault(place.entry.key, _dotted((*place.path, error["loc"][-1])), "is missing")
@@ -124,12 +124,12 @@ def _translate(case: Entry, place: _Place, error: Any) -> Fault:
     if error["type"] == "string_pattern_mismatch" and error["loc"][-1] == "[key]":
         return Fault(place.entry.key, path, "is no tensor of a step", "write y[0], dx[1], running_mean[0] …")
     if error["loc"][-1:] == ("[key]",):
-        return Fault(place.entry.key, path, _message(error))
-    message = _message(error)
+        return Fault(place.entry.key, path, message_of(error))
+    message = message_of(error)
     hint = _HINTS.get(error["type"], "")
     if error["type"] != "value_error":
         value = place.entry.node.value
-        message += _instead(place.entry)
+        message += instead(place.entry)
         if error["type"] == "literal_error" and isinstance(value, str):
             meant = closest(value, re.findall(r"'([^']*)'", error["ctx"]["expected"]))
             hint = f"did you mean {meant}?" if meant else ""  # the message lists them all
@@ -143,7 +143,8 @@ _MAPPINGS = {
 _HINTS = {"bool_type": "write true or false", "string_type": "put it in quotes"}
 
 
-def _message(error: Any) -> str:
+def message_of(error: Any) -> str:
+    """What pydantic says of a value, in the words of YAML."""
     kind = error["type"]
     if kind == "model_type":
         return f"should be {_MAPPINGS.get(error['ctx']['class_name'], 'a mapping')}"
@@ -157,7 +158,8 @@ def _message(error: Any) -> str:
     return text.replace("Tuple ", "list ").replace("String ", "text ").replace(" after validation", "")
 
 
-def _instead(entry: Entry) -> str:
+def instead(entry: Entry) -> str:
+    """What stands there, where that is a single value."""
     value = entry.node.value
     return "" if isinstance(value, dict | tuple) else f", not {_written(value)}"
 
@@ -297,7 +299,7 @@ def _initial_lengths(spec: CaseSpec, case: Entry) -> Iterator[Fault]:
             vector = getattr(layer.initial, name)
             if vector is not None and vector.values is not None and len(vector.values) != features:
                 message = f"has {_count(len(vector.values), 'number')} for {_count(features, 'feature')}"
-                place = _locate(case, (*path, "initial", name))
+                place = locate(case, (*path, "initial", name))
                 yield Fault(place.entry.mark, _dotted(place.path), message)
 
 

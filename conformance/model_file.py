@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from conformance.case_errors import CaseError
+from conformance.check import instead, locate, message_of
 from conformance.document import DocumentError, Entry, Fault, Node, parse, plain
 from conformance.errors import UsageError
 from conformance.locate import read
-from conformance.schema import Keys, keys_of, nearest
+from conformance.schema import keys_of, nearest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -36,48 +37,16 @@ def read_model(file: Path, model: type[M]) -> M:
     raise UsageError("\n".join(dict.fromkeys(map(str, lines))))
 
 
-def _faults(error: ValidationError, root: Node, model: type[BaseModel]) -> Iterator[Fault]:
+def _faults(error: ValidationError, document: Node, model: type[BaseModel]) -> Iterator[Fault]:
+    root = Entry(document.mark, document)
     for one in error.errors(include_url=False, include_input=False):
-        path, entry = _place(root, one["loc"])
-        dotted = ".".join(map(str, path))
+        place = locate(root, one["loc"])
+        dotted = ".".join(map(str, place.path))
         if one["type"] == "extra_forbidden":
-            valid = keys_of(model.model_json_schema(), path[:-1]) or frozenset()
-            yield Fault(entry.key, dotted, "unknown key", nearest(str(path[-1]), valid))
+            valid = keys_of(model.model_json_schema(), place.path[:-1]) or frozenset()
+            yield Fault(place.entry.key, dotted, "unknown key", nearest(str(place.path[-1]), valid))
         elif one["type"] == "missing":
-            yield Fault(entry.key, ".".join(map(str, (*path, one["loc"][-1]))), "is missing")
+            yield Fault(place.entry.key, ".".join(map(str, (*place.path, one["loc"][-1]))), "is missing")
         else:
-            yield Fault(entry.mark, dotted, _message(one) + _instead(one, entry))
-
-
-def _place(root: Node, location: tuple[str | int, ...]) -> tuple[Keys, Entry]:
-    """Follow a location down the nodes, passing over parts that the file does not show, such as a union's members."""
-    path: list[str | int] = []
-    entry = Entry(root.mark, root)
-    for part in location:
-        below = entry.node.value
-        if part in entry.node.entries:
-            entry = entry.node.entries[str(part)]
-        elif isinstance(below, tuple) and isinstance(part, int) and part < len(below):
-            entry = Entry(below[part].mark, below[part])
-        else:
-            continue
-        path.append(part)
-    return tuple(path), entry
-
-
-def _message(error: Any) -> str:
-    if error["type"] in ("model_type", "dict_type"):
-        return "should be a mapping"
-    if error["type"] in ("tuple_type", "list_type"):
-        return "should be a list"
-    text: str = error["msg"]
-    text = text.removeprefix("Value error, ").removeprefix("Input ").replace("should be a valid", "should be a")
-    return text.replace("String ", "text ").replace("a string", "text")
-
-
-def _instead(error: Any, entry: Entry) -> str:
-    """What stands there, where that is a single value and the message is about it."""
-    value = entry.node.value
-    if error["type"] == "value_error" or isinstance(value, dict | tuple):
-        return ""
-    return ", not null" if value is None else f", not {value!r:.60}"
+            stands = "" if one["type"] == "value_error" else instead(place.entry)
+            yield Fault(place.entry.mark, dotted, message_of(one) + stands)
