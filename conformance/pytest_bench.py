@@ -57,8 +57,9 @@ class Bench:
     """The targets of a session, their workers, and what was observed of the latest cases."""
 
     def __init__(self, config: pytest.Config) -> None:
+        from conformance.configuration import configured
         from conformance.environments import provide
-        from conformance.target import MAIN, configured, installed, parse
+        from conformance.target import MAIN, installed, parse
 
         device = config.getoption("--conformance-device")
         named = config.getoption("--conformance-target")

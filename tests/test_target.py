@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from conformance import data
+from conformance.configuration import configured
 from conformance.data import folder
 from conformance.errors import UsageError
-from conformance.target import MAIN, Target, configured, installed, interpreter, parse
+from conformance.target import MAIN, Target, installed, interpreter, parse
 
 OWN_PROFILE = """\
 framework: mine

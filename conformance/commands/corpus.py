@@ -12,11 +12,11 @@ from conformance import data
 from conformance.case import Case
 from conformance.case_errors import CaseErrors
 from conformance.cases import Cases
+from conformance.configuration import configured
 from conformance.errors import UsageError
 from conformance.locate import find
 from conformance.schema import schema
 from conformance.selection import selector
-from conformance.target import configured, framework_of
 
 
 def read_cases(
@@ -51,11 +51,10 @@ _OWN_ADAPTERS = "an adapter of your own makes its name known with -t ./FOLDER, o
 
 def _configured() -> frozenset[str]:
     """The frameworks of the targets that the configuration names; one that cannot be read makes no name known."""
-    found = set()
-    named = configured(Path.cwd())
-    for text in named:
+    found: set[str] = set()
+    for text in configured(Path.cwd()):
         with contextlib.suppress(UsageError):
-            found.add(framework_of(text, named))
+            found |= _frameworks([text])
     return frozenset(found)
 
 
@@ -138,6 +137,10 @@ def _frameworks(named: Sequence[str]) -> frozenset[str]:
         UsageError: there is no such adapter.
 
     """
+    if not named:
+        return frozenset()
+    from conformance.target import framework_of  # imports NumPy, which takes longer than reading a case file
+
     aliases = configured(Path.cwd())
     return frozenset(framework_of(text, aliases) for text in named)
 

@@ -19,6 +19,7 @@ from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
 from conformance.commands.nothing import nothing_to_run
 from conformance.commands.run import COULD_NOT_RUN, execute, provided
+from conformance.configuration import configured
 from conformance.crew import Limits, NotStarted
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS
@@ -26,7 +27,7 @@ from conformance.pool import Pool
 from conformance.record import default_folder
 from conformance.run_folder import read
 from conformance.session import targets_of
-from conformance.target import Target, adapter_of, configured, parse
+from conformance.target import Target, adapter_of, parse
 from conformance.upgrades import page
 from conformance.upgrades.changes import CHANGES, Half
 from conformance.upgrades.history import Cell, History, Row, Version, history

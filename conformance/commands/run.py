@@ -26,6 +26,7 @@ from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
 from conformance.commands.nothing import fitting, nothing_to_run
+from conformance.configuration import configured
 from conformance.crew import Interrupted, Limits, NotStarted, Start, Started
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS, Verdict
@@ -35,7 +36,7 @@ from conformance.report import write_reports
 from conformance.run_folder import Line, Run, read, read_info
 from conformance.safe_text import clean, one_line
 from conformance.session import judged, targets_of
-from conformance.target import MAIN, Target, configured, installed, parse
+from conformance.target import MAIN, Target, installed, parse
 
 AS_EXPECTED, UNEXPECTED, BAD_USAGE, COULD_NOT_RUN = 0, 1, 2, 3
 

@@ -12,11 +12,12 @@ from rich.console import Console
 from conformance import data, environments
 from conformance.commands.absent import next_step
 from conformance.commands.console import console as make_console
+from conformance.configuration import configured
 from conformance.crew import Limits, Start, Started
 from conformance.errors import UsageError
 from conformance.pool import Pool
 from conformance.safe_text import one_line
-from conformance.target import Target, configured, parse
+from conformance.target import Target, parse
 
 #: Frameworks that come up side by side, at most: each takes up to a gigabyte of memory.
 _AT_ONCE = 4

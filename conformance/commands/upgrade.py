@@ -14,6 +14,7 @@ from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
 from conformance.commands.nothing import nothing_to_run
 from conformance.commands.run import COULD_NOT_RUN, UNEXPECTED, execute, provided
+from conformance.configuration import configured
 from conformance.crew import Limits, NotStarted
 from conformance.errors import UsageError
 from conformance.pool import Pool
@@ -21,7 +22,7 @@ from conformance.report import write_reports
 from conformance.run_folder import Run
 from conformance.safe_text import clean
 from conformance.session import targets_of
-from conformance.target import Target, configured, parse
+from conformance.target import Target, parse
 from conformance.upgrades import page
 from conformance.upgrades.changes import Comparison, Half
 from conformance.upgrades.changes import compare as compare_halves
