@@ -89,8 +89,9 @@ def run(
 ) -> None:
     """Run cases on targets, judge every result, and write a report.
 
-    Exits with 0 if everything is as expected (with --baseline: as it was), 1 on unexpected verdicts (on changes), 2 on
-    bad usage or bad case files, 3 if a target that was asked for cannot run, or nothing ran.
+    Exits with 0 if everything is as expected (with --baseline: as it was), 1 on unexpected verdicts (on changes) or
+    where a framework is here and broken, 2 on bad usage or bad case files, 3 if a target that was asked for cannot run,
+    or nothing ran.
     """
     from conformance.commands.run import run as command
 
