@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from conformance.pairs import alone
 from conformance.run_folder import Line, Run
@@ -92,56 +90,57 @@ class Agreement:
 
 def agreement(run: Run) -> Agreement:
     """Where all targets agree, and which one is alone where they do not."""
-    kind = kinds(run)
     shared = answered = together = declared = 0
     odd = {}
-    for case, lines in groupby(run.pairs, key=itemgetter("case")):
-        of_case = list(lines)
-        found = {kind(line) for line in of_case} - {NO_ANSWER}
+    for case, verdicts, pairs in run.each():
+        if not pairs:
+            continue
+        found = {kind(line, verdicts) for line in pairs} - {NO_ANSWER}
         shared += 1
         answered += bool(found)
         together += found == {AGREE}
         declared += bool(found) and DIFFER not in found
-        name = alone({(line["pair"][0], line["pair"][1]): line["agreement"] != "agree" for line in of_case})
+        name = alone({(line["pair"][0], line["pair"][1]): line["agreement"] != "agree" for line in pairs})
         if name is not None:
             odd[case] = name
     return Agreement(shared, answered, together, declared, odd)
 
 
-def kinds(run: Run) -> Callable[[Line], str]:
-    """What a pair's line is: `AGREE`, `CONVENTION`, `DIFFER`, or `NO_ANSWER` of one of them at least."""
-    verdicts = {(line["case"], line["target"]): line["verdict"] for line in run.verdicts}
-
-    def kind(line: Line) -> str:
-        two = [verdicts.get((line["case"], name)) for name in line["pair"]]
-        if any(verdict in _SILENT for verdict in two):
-            return NO_ANSWER
-        if line["agreement"] == "agree":
-            return AGREE
-        return CONVENTION if all(verdict in _RIGHT for verdict in two) else DIFFER
-
-    return kind
+def kind(pair: Line, verdicts: Iterable[Line]) -> str:
+    """What a pair's line is, beside its case's verdicts: `AGREE`, `CONVENTION`, `DIFFER`, or `NO_ANSWER` of one."""
+    two = [line["verdict"] for line in verdicts if line["target"] in pair["pair"]]
+    if any(verdict in _SILENT for verdict in two):
+        return NO_ANSWER
+    if pair["agreement"] == "agree":
+        return AGREE
+    return CONVENTION if len(two) == 2 and all(verdict in _RIGHT for verdict in two) else DIFFER
 
 
 def pair_findings(run: Run) -> tuple[PairFinding, ...]:
     """Every pair of targets, in the order of the run."""
-    kind = kinds(run)
-    grouped: dict[tuple[str, str], list[Line]] = {}
-    for line in run.pairs:
-        grouped.setdefault((line["pair"][0], line["pair"][1]), []).append(line)
-    return tuple(_pair_finding(pair, lines, kind) for pair, lines in grouped.items())
+    grouped: dict[tuple[str, str], _Counted] = {}
+    for case, verdicts, pairs in run.each():
+        for line in pairs:
+            counted = grouped.setdefault((line["pair"][0], line["pair"][1]), _Counted())
+            if line["agreement"] == "agree":
+                counted.number[AGREE] += 1
+                continue
+            how = kind(line, verdicts)
+            counted.number[how] += 1
+            counted.explained.setdefault((how, line["because"]), []).append(case)
+    return tuple(_pair_finding(pair, counted) for pair, counted in grouped.items())
 
 
-def _pair_finding(pair: tuple[str, str], lines: Sequence[Line], kind: Callable[[Line], str]) -> PairFinding:
-    explained: dict[tuple[str, str], list[str]] = {}
-    number = Counter[str]()
-    for line in lines:
-        if line["agreement"] == "agree":
-            number[AGREE] += 1
-            continue
-        how = kind(line)
-        number[how] += 1
-        explained.setdefault((how, line["because"]), []).append(line["case"])
+@dataclass(frozen=True)
+class _Counted:
+    """Of a pair: how many cases are of each kind, and which cases differ in a way and for a reason."""
+
+    number: Counter[str] = field(default_factory=Counter)
+    explained: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+
+def _pair_finding(pair: tuple[str, str], counted: _Counted) -> PairFinding:
+    number, explained = counted.number, counted.explained
     ordered = sorted(explained.items(), key=lambda item: (order(*item[0]), -len(item[1])))
     return PairFinding(
         pair,

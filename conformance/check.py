@@ -22,6 +22,9 @@ from conformance.fields import DType, Input, InputDType, Layout, Mode
 from conformance.schema import Keys, closest, keys, nearest
 from conformance.spec import CaseSpec, Layer
 
+#: What is said of a name that is no framework's.
+NO_TARGET = "names no target"
+
 
 def check(case: Entry, frameworks: frozenset[str] | None = None) -> tuple[CaseSpec | None, list[Fault]]:
     """Validate one expanded case.
@@ -63,7 +66,7 @@ class Place:
     entry: Entry
 
 
-def locate(root: Entry, location: tuple[str | int, ...]) -> Place:
+def place_of(root: Entry, location: tuple[str | int, ...]) -> Place:
     """Follow a location down the nodes.
 
     Parts that the file does not show are passed over: members of a union, the fields that a short form stands for,
@@ -91,7 +94,7 @@ def _translated(error: ValidationError, case: Entry) -> list[Fault]:
     """Faults for pydantic's errors, one a place; of a value that fits no member of a union it says so for each."""
     groups: dict[tuple[Keys, str], list[tuple[Place, Any]]] = {}
     for one in error.errors(include_url=False, include_input=False):
-        place = locate(case, one["loc"])
+        place = place_of(case, one["loc"])
         about = one["loc"][-1] if one["type"] == "missing" or one["loc"][-1:] == ("[key]",) else ""
         groups.setdefault((place.path, str(about)), []).append((place, one))
     # Where a list fits a union but one of its items does not, the item says so.
@@ -268,12 +271,12 @@ def _frameworks(case: Entry, known: frozenset[str] | None) -> Iterator[Fault]:
     for place in ("native", "signature", "expect", "documented"):
         for name, entry in _inside(case, place):
             if name not in known:
-                what = "an expectation that names no target" if place == "expect" else "names no target"
+                what = f"an expectation that {NO_TARGET}" if place == "expect" else NO_TARGET
                 yield Fault(entry.key, f"{place}.{name}", what, nearest(name, known))
     for name, entry in _inside(case, "carried"):
         source = entry.node.value
         if name == "from" and isinstance(source, str) and source not in known:
-            yield Fault(entry.mark, "carried.from", "names no target", nearest(source, known))
+            yield Fault(entry.mark, "carried.from", NO_TARGET, nearest(source, known))
 
 
 def without_target(case: Entry, spoken_to: Collection[str]) -> Iterator[Fault]:
@@ -282,7 +285,7 @@ def without_target(case: Entry, spoken_to: Collection[str]) -> Iterator[Fault]:
         for name, entry in _inside(case, place):
             if name not in spoken_to:
                 hint = f"it speaks to {', '.join(sorted(spoken_to))}"
-                yield Fault(entry.key, f"{place}.{name}", "names no target of this case", hint)
+                yield Fault(entry.key, f"{place}.{name}", f"{NO_TARGET} of this case", hint)
 
 
 def _initial_lengths(spec: CaseSpec, case: Entry) -> Iterator[Fault]:
@@ -299,7 +302,7 @@ def _initial_lengths(spec: CaseSpec, case: Entry) -> Iterator[Fault]:
             vector = getattr(layer.initial, name)
             if vector is not None and vector.values is not None and len(vector.values) != features:
                 message = f"has {_count(len(vector.values), 'number')} for {_count(features, 'feature')}"
-                place = locate(case, (*path, "initial", name))
+                place = place_of(case, (*path, "initial", name))
                 yield Fault(place.entry.mark, _dotted(place.path), message)
 
 

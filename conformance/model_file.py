@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from conformance.case_errors import CaseError
-from conformance.check import instead, locate, message_of
+from conformance.check import instead, message_of, place_of
 from conformance.document import DocumentError, Entry, Fault, Node, parse, plain
 from conformance.errors import UsageError
 from conformance.locate import read
@@ -40,7 +40,7 @@ def read_model(file: Path, model: type[M]) -> M:
 def _faults(error: ValidationError, document: Node, model: type[BaseModel]) -> Iterator[Fault]:
     root = Entry(document.mark, document)
     for one in error.errors(include_url=False, include_input=False):
-        place = locate(root, one["loc"])
+        place = place_of(root, one["loc"])
         dotted = ".".join(map(str, place.path))
         if one["type"] == "extra_forbidden":
             valid = keys_of(model.model_json_schema(), place.path[:-1]) or frozenset()

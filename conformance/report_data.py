@@ -11,12 +11,12 @@ import itertools
 import json
 import re
 import zlib
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from conformance.agreements import DIFFER, agreement, kinds, order
+from conformance.agreements import DIFFER, agreement, kind, order
 from conformance.diagnose import EVIDENCE
 from conformance.findings import Finding, causes, off, outcome, reason, topic
 from conformance.repro import NoScript, case_of, of_stored, offered
@@ -68,7 +68,6 @@ def embedded(run: Run, found: Iterable[Finding], proofs: Mapping[str, Sequence[s
     targets = [target["name"] for target in run.info["targets"]]
     described = {target["name"]: target for target in run.targets}
     odd, written, listed = agreement(run).odd, scripts(run, found), _listed(run)
-    kind = kinds(run)
     index: list[dict[str, Any]] = []
     details: list[dict[str, Any]] = []
     parts: list[str] = []
@@ -80,7 +79,7 @@ def embedded(run: Run, found: Iterable[Finding], proofs: Mapping[str, Sequence[s
         case = run.cases[name]
         lines = [whole(line) for line in verdicts], [whole(line) for line in pairs]  # read once for both
         places[name] = len(index)
-        index.append(_entry(case, *lines, targets, odd.get(name, ""), kind))
+        index.append(_entry(case, *lines, targets, odd.get(name, "")))
         commands = _commands(case, lines[0], described, written)
         details.append(_details(case, *lines, targets, written, commands))
         tensors.update(_bare(tensor) for line in lines[0] for tensor in line["tensors"])
@@ -162,7 +161,6 @@ def _entry(
     pairs: Sequence[Line],
     targets: list[str],
     odd: str,
-    kind: Callable[[Line], str],
 ) -> dict[str, Any]:
     """What the list shows of a case and filters it by."""
     differing = [line for line in pairs if line["agreement"] != "agree"]
@@ -180,7 +178,7 @@ def _entry(
                     {
                         "pair": "~".join(line["pair"]),
                         "because": line["because"],
-                        "how": "" if (how := kind(line)) == DIFFER else how,
+                        "how": "" if (how := kind(line, verdicts)) == DIFFER else how,
                         "order": order(how, line["because"]),
                     }
                 )

@@ -12,6 +12,7 @@ from conformance import data
 from conformance.case import Case
 from conformance.case_errors import CaseErrors
 from conformance.cases import Cases
+from conformance.check import NO_TARGET
 from conformance.configuration import configured
 from conformance.errors import UsageError
 from conformance.locate import find
@@ -39,13 +40,12 @@ def read_cases(
     try:
         return Cases(paths or [own_corpus()], known, lambda case: chosen(case.id) and fits(case))
     except CaseErrors as error:
-        if any(one.message.endswith(_NO_TARGET) for one in error.errors):
+        if any(one.message.endswith(NO_TARGET) for one in error.errors):
             raise CaseErrors(error.errors, _OWN_ADAPTERS) from None
         raise
 
 
-#: What is said of a name that is no framework's, and what else such a name may be.
-_NO_TARGET = "names no target"
+#: What else a name may be that is no framework's.
 _OWN_ADAPTERS = "an adapter of your own makes its name known with -t ./FOLDER, or as a target in conformance.toml"
 
 
@@ -107,7 +107,7 @@ def list_cases(paths: Sequence[Path], select: str, named: Sequence[str]) -> None
         CaseErrors: all errors of all files.
 
     """
-    case_files(paths)
+    _none_empty(paths)
     for case in read_cases(paths, select, _frameworks(named)):
         print(case.id)
 
@@ -120,7 +120,8 @@ def validate(paths: Sequence[Path], named: Sequence[str]) -> None:
         CaseErrors: all errors of all files.
 
     """
-    files = case_files(paths)
+    _none_empty(paths)
+    files = find(paths or [own_corpus()])
     cases = read_cases(paths, "", _frameworks(named))
     where = ", ".join(map(str, paths)) or f"the suite's own cases in {own_corpus()}"
     print(f"{where}: {_count(len(files), 'file')}, {_count(len(cases), 'case')}: no errors")
@@ -145,20 +146,18 @@ def _frameworks(named: Sequence[str]) -> frozenset[str]:
     return frozenset(framework_of(text, aliases) for text in named)
 
 
-def case_files(paths: Sequence[Path]) -> list[Path]:
-    """The case files of these paths, of which each holds one at least.
+def _none_empty(paths: Sequence[Path]) -> None:
+    """See that each path holds a case file: a wrong one would pass for one without errors.
 
     Raises:
-        UsageError: one holds none; else a wrong path would pass for one without errors.
+        UsageError: one holds none.
         CaseErrors: a path cannot be read.
 
     """
-    files = find(paths or [own_corpus()])
     empty = [str(path) for path in paths if not find([path])]
     if empty:
         looked = "looked for *.yaml and *.yml with a top-level key conformance; hidden ones are left alone"
         raise UsageError(f"no case file in {', '.join(empty)}", hint=looked)
-    return files
 
 
 def print_schema() -> None:
