@@ -30,12 +30,13 @@ from handmade_runs import (
 
 from conformance import data, report_data
 from conformance.agreements import DIFFER, Difference, agreement, pair_findings
+from conformance.asked import dtypes, parameters, steps
 from conformance.findings import OUTCOMES, findings, ranked
 from conformance.judge import VERDICTS
 from conformance.junit import junit
 from conformance.overview import MEANINGS, headline, sharing, subject
 from conformance.report import SUMMARY_LIMIT, html, summary, write_reports
-from conformance.report_data import Embedded, dtypes, embedded, parameters, steps
+from conformance.report_data import Embedded, embedded
 from conformance.run_folder import Run
 from conformance.safe_text import clean
 
