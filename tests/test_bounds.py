@@ -157,6 +157,52 @@ def test_every_element_has_the_bound_that_the_equations_spell_out(n: int, saved:
     np.testing.assert_allclose(found.dbeta, (delta_beta + u * beta_)[:, 0], rtol=1e-12)
 
 
+@pytest.mark.parametrize("gamma", [[2.0, -0.5], [1e-37, -8e-38]], ids=["plain", "subnormal over n"])
+def test_among_subnormals_every_element_has_the_bound_that_the_equations_spell_out(gamma: list[float]) -> None:
+    """(2) to (13), (8"), (12"), (13') and (13") where η_a is most of what there is."""
+    n, u, eta, tiny = 16, 2.0**-24, 2.0**-149, 1e-42
+    p = parameters(2, gamma=gamma, running_var=[0, 0])
+    (t,), (found,) = (
+        evaluate(p, [drawn(n, "train", tiny, tiny)], CANONICAL, Double()),
+        limits(p, drawn(n, "train", tiny, tiny)),
+    )
+    assert t.g is not None
+    assert t.dx is not None
+    assert t.sums is not None
+    assert found.dx is not None
+    assert found.dgamma is not None
+    mu, var, inv, scale = (np.abs(each)[:, None] for each in (t.mu, t.var, t.inv, t.gamma))
+    x, xhat, g, y, dx = (np.abs(each) for each in (t.x, t.xhat, t.g, t.y, t.dx))
+    beta_, gamma_ = (np.abs(each)[:, None] for each in t.sums)
+    root, outer, spanned = 2 * math.sqrt(n) * u, scale * inv, inv * (x + mu)
+
+    delta_mu = (n * u / (1 - n * u) + u) * x.mean(1, keepdims=True) + eta
+    delta_var = (n + 4) * u * var + 3 * u * mu * np.sqrt(var) + delta_mu**2 + eta
+    q = delta_var / (var + t.eps) / 2
+    delta_xhat = inv * delta_mu + xhat * (q + 5 * u)
+    delta_y = scale * (delta_xhat + eta) + 3 * u * scale * spanned + u * y + 2 * eta
+    np.testing.assert_allclose(found.y, delta_y, rtol=1e-12)
+
+    s = var[:, 0] * n / (n - 1)
+    delta_s = delta_var[:, 0] * n / (n - 1) + 2 * u * s
+    moved = 0.5 * delta_s + 3 * u * 0.5 * s + u * s + u * 0.5 * s + eta
+    np.testing.assert_allclose(found.running_var, moved, rtol=1e-12)
+    mean = 0.5 * delta_mu[:, 0] + 3 * u * 0.5 * mu[:, 0] + u * mu[:, 0] + u * 0.5 * mu[:, 0] + eta
+    np.testing.assert_allclose(found.running_mean, mean, rtol=1e-12)
+
+    delta_beta = root * (np.sqrt((g**2).sum(1, keepdims=True)) + beta_)
+    delta_gamma = (root + 3 * u) * np.sqrt(((g * spanned) ** 2).sum(1, keepdims=True)) + inv * delta_mu * beta_
+    delta_gamma = delta_gamma + (q + 4 * u) * gamma_ + eta * (n * (1 + inv) + g.sum(1, keepdims=True))
+    np.testing.assert_allclose(found.dgamma, (delta_gamma + u * gamma_ + eta)[:, 0], rtol=1e-12)
+    terms = (delta_beta + delta_xhat * (gamma_ + delta_gamma) + xhat * delta_gamma) / n
+    parts = g + (beta_ + xhat * gamma_) / n
+    delta_dx = (q + 6 * u) * dx + outer * (terms + 3 * u * parts) + u * dx + eta
+    delta_dx = delta_dx + eta * (1 + scale + inv) + outer * eta * (2 + gamma_ + xhat)
+    if gamma[0] < 1e-30:
+        delta_dx = delta_dx + eta * (n * parts + 3 * (1 + inv) * (1 + xhat))
+    np.testing.assert_allclose(found.dx, delta_dx, rtol=1e-12)
+
+
 def test_errors_of_the_state_pile_up_towards_a_limit() -> None:
     found = limits(parameters(2, momentum=0.5), *(drawn() for _ in range(40)))
     steps = np.array([step.running_mean[0] for step in found])
