@@ -268,6 +268,10 @@ def _run_beside(adapter: Adapter, packed: Dict[str, Any]) -> None:
 
 def _observe(adapter: Adapter, request: Dict[str, Any], steps: List[Dict[str, Any]]) -> None:
     """Run one case, appending what each step returned to `steps`, so that an error leaves the steps before it."""
+    if any(step["mask"] is not None for step in request["steps"]) and not adapter.masks:
+        raise NotExpressible("the layer takes no mask")
+    if any(step.get("v") is not None for step in request["steps"]) and not adapter.twice:
+        raise NotExpressible("the adapter takes no second derivatives")
     if request.get("beside") is not None:
         _run_beside(adapter, request["beside"])
     initial = _initial(request["initial"])
@@ -276,12 +280,7 @@ def _observe(adapter: Adapter, request: Dict[str, Any], steps: List[Dict[str, An
     else:
         layer = adapter.build(Layer(initial=initial, **request["layer"]))
     for packed in request["steps"]:
-        step = _step(packed)
-        if step.mask is not None and not adapter.masks:
-            raise NotExpressible("the layer takes no mask")
-        if step.v is not None and not adapter.twice:
-            raise NotExpressible("the adapter takes no second derivatives")
-        layer, tensors = adapter.step(layer, step)
+        layer, tensors = adapter.step(layer, _step(packed))
         tensors = dict(tensors, **adapter.state(layer))
         steps.append({name: array.pack() for name, array in tensors.items()})
 

@@ -34,8 +34,40 @@ VERDICTS: tuple[VerdictName, ...] = (
 )
 
 
-#: What is expected of a case that says nothing else.
-AGREEMENT: tuple[VerdictName, ...] = ("conforms", "conventional")
+@dataclass(frozen=True)
+class Wanted:
+    """What is expected of a case on a target; agreement where nothing else is said.
+
+    Attributes:
+        why: in the words of the case or the profile.
+        cause: the diagnosis or the type of exception that is named, if one is.
+        says: text that the exception's message must contain.
+    """
+
+    verdicts: tuple[VerdictName, ...] = ("conforms", "conventional")
+    why: str = ""
+    cause: str | None = None
+    says: str = ""
+
+    def __str__(self) -> str:
+        return " or ".join(self.verdicts) + (f" ({self.cause})" if self.cause else "")
+
+    def caused(self, finding: _Finding) -> bool:
+        """Whether the cause is the one named, if one is; a compiler wraps an exception, and names it in its message."""
+        if self.cause is None:
+            return True
+        if finding.error is None:
+            return self.cause == (finding.diagnosis or "unexplained")
+        wrapped = re.search(rf"\b{re.escape(self.cause)}[(:]", finding.error.message)
+        return self.cause == finding.error.type or wrapped is not None
+
+    def unlike(self, finding: _Finding) -> str:
+        """What an exception's message does not say, in words; nothing where it does."""
+        unsaid = finding.error is not None and self.says not in finding.error.message
+        return f"the message does not say {self.says!r}" if unsaid else ""
+
+
+AGREEMENT = Wanted()
 
 
 @dataclass(frozen=True)
@@ -94,52 +126,43 @@ def judge(comparison: Comparison, *, seek_cause: bool = True) -> Verdict:
     oracle, under = comparison.oracle, comparison.under
     case = oracle.problem.case
     finding = _find(comparison, seek_cause)
-    allowed, reason, diagnosis = expectation(case, under)
+    wanted = expectation(case, under)
     meaningless = _meaningless(oracle, under)
-    if meaningless is not None and allowed == AGREEMENT:
-        allowed, reason = ("refused",), meaningless
-    fulfilled = finding.verdict in allowed and not finding.contradicts
-    if fulfilled and diagnosis is not None:
-        fulfilled = _expected_cause(finding, diagnosis)
-    wanted = " or ".join(allowed) + (f" ({diagnosis})" if diagnosis else "")
-    because = "; ".join(part for part in (finding.contradicts, finding.because, reason if fulfilled else "") if part)
+    if meaningless is not None and wanted == AGREEMENT:
+        wanted = Wanted(("refused",), meaningless)
+    caused = finding.verdict in wanted.verdicts and wanted.caused(finding)
+    contradicts = finding.contradicts or (wanted.unlike(finding) if caused else "")
+    fulfilled = caused and not contradicts
+    because = "; ".join(part for part in (contradicts, finding.because, wanted.why if fulfilled else "") if part)
     return Verdict(
         finding.verdict,
         "expected" if fulfilled else "unexpected",
-        wanted,
+        str(wanted),
         finding.diagnosis,
         because,
         comparison.observation.seconds,
         finding.tensors,
         finding.error,
         finding.accepted,
-        reason,
+        wanted.why,
         finding.tried,
         finding.explained,
     )
 
 
-def expectation(case: Case, under: Under) -> tuple[tuple[VerdictName, ...], str, str | None]:
-    """Verdicts expected of a case on a target, why, and the diagnosis or exception type named, if one is.
+def expectation(case: Case, under: Under) -> Wanted:
+    """What is expected of a case on a target.
 
     A case's own `expect:` comes first, then a refusal its profile declares, then agreement.
     """
     facts = {**under.facts, **{path.rpartition(".")[2]: value for path, value in case.matrix.items()}}
-    for wanted in case.spec.expect.get(under.profile.framework, ()):
-        if case.meets(wanted.condition, facts):
-            return (wanted.verdict,), wanted.because, wanted.refuses or wanted.diverges  # type: ignore[return-value]
+    for said in case.spec.expect.get(under.profile.framework, ()):
+        if case.meets(said.condition, facts):
+            return Wanted((said.verdict,), said.because, said.refuses or said.diverges, said.says or "")
     declared = under.profile.refusal(case, dict(under.facts))
     if declared is not None:
-        return ("refused",), declared.because, declared.refuses
-    return AGREEMENT, "", None
-
-
-def _expected_cause(finding: _Finding, wanted: str) -> bool:
-    """Whether the exception or diagnosis is the one named; compilers wrap an exception and name it in their own."""
-    if finding.error is not None:
-        named = re.search(rf"\b{re.escape(wanted)}[(:]", finding.error.message)
-        return finding.error.type == wanted or named is not None
-    return (finding.diagnosis or "unexplained") == wanted
+        return Wanted(("refused",), declared.because, declared.refuses, declared.says or "")
+    return AGREEMENT
 
 
 def _find(comparison: Comparison, seek_cause: bool) -> _Finding:

@@ -32,7 +32,7 @@ class Default(Model):
 
 
 class Convention(Model):
-    """One declared convention and the range it holds for; exactly one field besides when and because."""
+    """One declared convention and the range it holds for; exactly one field besides says, when and because."""
 
     running_variance: Literal["unbiased", "biased"] | None = None
     default_mode: Literal["train", "eval"] | None = None
@@ -51,15 +51,18 @@ class Convention(Model):
     eps: Default | None = None
     momentum: Default | None = None
     refuses: str | None = None
+    says: Annotated[str | None, Field(min_length=1)] = None  # the refusal's message
     when: When = Field(default_factory=dict)
     because: str = ""
 
     @model_validator(mode="after")
     def _one_that_can_hold(self) -> Convention:
-        given = [name for name in self.model_fields_set if name not in ("when", "because")]
+        given = [name for name in self.model_fields_set if name not in ("says", "when", "because")]
         if len(given) != 1:
             said = f"{len(given)}: {', '.join(sorted(given))}" if given else "none"
             raise ValueError(f"an entry declares exactly one convention, not {said}")
+        if self.says is not None and self.refuses is None:
+            raise ValueError("says is of an exception's message, and goes with refuses")
         for key, wanted in self.when.items():
             if key not in CONDITIONS:
                 raise ValueError(f"unknown condition {key} ({nearest(key, CONDITIONS)})")

@@ -6,7 +6,7 @@ Every field's description is what `conformance schema` publishes. Canonical para
 from __future__ import annotations
 
 import keyword
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -99,6 +99,7 @@ class Expectation(Model):
     """A result other than agreement that a case expects of one framework, and why."""
 
     refuses: Annotated[str | None, Field(description="Name of the exception's type.")] = None
+    says: Annotated[str | None, Field(min_length=1, description="Text that its message must contain.")] = None
     diverges: Annotated[str | None, Field(description="Name of the diagnosis, or unexplained.")] = None
     inaccurate: Annotated[Yes | None, Field(description="Within the weak bound only.")] = None
     crashes: Annotated[Yes | None, Field(description="The process dies.")] = None
@@ -111,10 +112,12 @@ class Expectation(Model):
         given = [name for name in ("refuses", "diverges", "inaccurate", "crashes") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError("an expectation names exactly one of refuses, diverges, inaccurate and crashes")
+        if self.says is not None and self.refuses is None:
+            raise ValueError("says is of an exception's message, and goes with refuses")
         return self
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Literal["refused", "divergent", "inaccurate", "crashed"]:
         """The verdict expected."""
         if self.refuses is not None:
             return "refused"

@@ -155,6 +155,8 @@ def test_frameworks_that_nobody_knows(tmp_path: Path, body: str, complaint: str)
     [
         ("▸{because: x}", ": an expectation names exactly one of refuses, diverges, inaccurate and crashes"),
         ("{because: x, crashes: ▸1}", ".crashes: should be true"),
+        ("▸{because: x, crashes: true, says: x}", ": says is of an exception's message, and goes with refuses"),
+        ("{because: x, refuses: E, says: ▸''}", ".says: text should have at least 1 character, not ''"),
         ("{because: x, refuses: E, version: ▸'2.7'}", ".version: '2.7' is no range of versions (write '>=2.7,<3')"),
         ("{because: x, refuses: E, when: ▸3}", ".when: should be a mapping, not 3"),
         (

@@ -210,6 +210,21 @@ def test_the_steps_before_an_error_are_kept(make_case: MakeCase) -> None:
     assert reply["error"]["type"] == "ValueError"
 
 
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ({"mode": "train", "mask": {"keep": 0.5, "seed": 1}}, "the layer takes no mask"),
+        ({"mode": "train", "second": {"seed": 1}}, "the adapter takes no second derivatives"),
+    ],
+)
+def test_what_an_adapter_cannot_ask_is_said_whatever_the_layer_would_refuse(
+    make_case: MakeCase, step: dict[str, Any], words: str
+) -> None:
+    reply = answer(Counting(1e-5), make_case, steps=["train", step])
+    assert (reply["error"]["type"], reply["error"]["message"]) == ("NotExpressible", words)
+    assert reply["steps"] == []
+
+
 class Counting(Scripted):
     """Notes every layer that it builds and every call, and refuses the layers it is told to."""
 

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 from builders import SMALL, answer, case, oracle, problems, refusal, under, verdict, wire
 
+from conformance import data
 from conformance.arithmetic import Array
+from conformance.comparison import Under
 from conformance.conventions import CANONICAL
-from conformance.judge import VERDICTS, expectation
+from conformance.judge import AGREEMENT, VERDICTS, Wanted, expectation
+from conformance.load import load
 from conformance.observation import Failure, Observation, broken
 from conformance.oracle import Oracle
+from conformance.session import targets_of
+from conformance.target import MAIN, parse
 
 BIASED = CANONICAL.but(running_variance="biased")
 DECLARES_BIASED = {"running_variance": "biased"}
@@ -210,6 +215,9 @@ def expecting(**expect: Any) -> Oracle:
         ({"refuses": "ValueError"}, lambda of: refusal("ValueError"), "expected"),
         ({"refuses": "ValueError"}, lambda of: refusal("TypeError"), "unexpected"),
         ({"refuses": "ValueError"}, answer, "unexpected"),
+        ({"refuses": "ValueError", "says": "not like"}, lambda of: refusal("ValueError"), "expected"),
+        ({"refuses": "ValueError", "says": "does not want"}, lambda of: refusal("ValueError"), "unexpected"),
+        ({"refuses": "ValueError", "says": "like"}, lambda of: refusal("TypeError"), "unexpected"),
         ({"diverges": "running-variance-biased"}, lambda of: answer(of, BIASED), "expected"),
         ({"diverges": "running-variance-unbiased"}, lambda of: answer(of, BIASED), "unexpected"),
         ({"diverges": "running-variance-biased"}, answer, "unexpected"),
@@ -231,6 +239,34 @@ def test_an_expectation_holds_or_is_unexpected(expect: dict[str, Any], observe: 
 def test_an_expectation_says_what_was_expected() -> None:
     assert verdict(expecting(refuses="ValueError"), refusal()).expected == "refused (ValueError)"
     assert verdict(expecting(crashes=True), refusal()).expected == "crashed"
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_refusal_for_another_reason_is_unexpected_and_says_so(declared: bool) -> None:
+    said = {"refuses": "ValueError", "says": "channels", "because": "it is known"}
+    of, by = (oracle(), under({**said, "when": {"rank": 2}})) if declared else (expecting(**said), under())
+    found = verdict(of, refusal("ValueError", "the momentum is odd"), by)
+    assert (found.status, found.expected) == ("unexpected", "refused (ValueError)")
+    assert found.because == "the message does not say 'channels'; ValueError: the momentum is odd"
+    assert verdict(of, refusal("ValueError", "three channels"), by).status == "expected"
+    assert "does not say" not in verdict(of, Observation("crashed"), by).because
+
+
+@pytest.mark.parametrize("name", [*MAIN, "numpy"])
+def test_every_refusal_that_the_corpus_expects_says_what_of(name: str) -> None:
+    target = parse(name)
+    facts = NEWEST | {option: values[0] for option, values in target.profile.options.items()}
+    by = Under(name, target.profile, facts)
+    asked = [of for of in load([data.folder("cases")]) if targets_of(of, [target])]
+    refused = {of.id: wanted for of in asked if (wanted := expectation(of, by)).verdicts == ("refused",)}
+    assert refused
+    assert [of for of, wanted in refused.items() if not wanted.says] == []
+
+
+def test_a_compiler_that_wraps_an_exception_hands_its_message_on() -> None:
+    of = expecting(refuses="ValueError", says="channels")
+    assert verdict(of, refusal("Wrapped", "ValueError: three channels")).status == "expected"
+    assert verdict(of, refusal("Wrapped", "ValueError: the momentum is odd")).status == "unexpected"
 
 
 def test_an_expected_inaccuracy_is_expected() -> None:
@@ -267,7 +303,7 @@ def test_an_expectation_holds_where_its_condition_does(
 ) -> None:
     of = case(steps=STEPS, expect={"numpy": {"refuses": "ValueError", "because": "x", **condition}})
     wanted = ("refused",) if applies else ("conforms", "conventional")
-    assert expectation(of, under(**facts))[0] == wanted
+    assert expectation(of, under(**facts)).verdicts == wanted
 
 
 def test_the_first_expectation_that_applies_counts() -> None:
@@ -276,20 +312,23 @@ def test_the_first_expectation_that_applies_counts() -> None:
         {"refuses": "ValueError", "because": "new"},
         {"crashes": True, "because": "never reached"},
     ]
-    assert expectation(case(expect={"numpy": several}), under()) == (("refused",), "new", "ValueError")
+    assert expectation(case(expect={"numpy": several}), under()) == Wanted(("refused",), "new", "ValueError")
 
 
 def test_an_expectation_of_another_framework_does_not_apply() -> None:
     of = case(expect={"torch": {"refuses": "ValueError", "because": "x"}})
-    assert expectation(of, under()) == (("conforms", "conventional"), "", None)
+    assert expectation(of, under()) == AGREEMENT == Wanted(("conforms", "conventional"))
 
 
 def test_a_condition_may_ask_for_what_a_matrix_fixed() -> None:
     expect = {"numpy": {"refuses": "ValueError", "because": "x", "when": {"std": 2.0}}}
     for std, wanted in ((2.0, "refused"), (3.0, "conforms")):
         of = case(expect=expect, matrix={"input.normal.std": std})
-        assert expectation(of, under())[0][0] == wanted
+        assert expectation(of, under()).verdicts[0] == wanted
 
+
+#: What a target states of itself that conditions ask for, beside what its options say.
+NEWEST = {"version": "99", "cpus": "several"}
 
 REFUSES = {"refuses": "TypeError", "because": "it says so", "when": {"rank": 2}}
 

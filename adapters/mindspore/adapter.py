@@ -188,10 +188,10 @@ class MindSpore(Adapter):
         return self.ms.jit(layer) if self.jit else layer
 
     def input(self, step: Step) -> Any:
-        x = self.tensor(step.x, self.channels_last)
+        x = self.tensor(step.x, self.channels_last, doubled=step.strided)
         if step.strided:
             with framework():
-                x = self.ms.ops.stack((x, x), -1)[..., 0]
+                x = x[..., 0]
             if not hasattr(x, "is_contiguous") or x.is_contiguous():
                 self.facts.append(f"x is contiguous: an index makes a copy in MindSpore {self.ms.__version__}")
         return x
@@ -219,12 +219,14 @@ class MindSpore(Adapter):
             raise NotExpressible(f"this MindSpore has no {name}")
         return getattr(self.ms, name)
 
-    def tensor(self, array: Array, channels_last: bool = False) -> Any:
+    def tensor(self, array: Array, channels_last: bool = False, doubled: bool = False) -> Any:
         values, dtype = array.numpy(), self.dtype(array.dtype)
         if array.dtype == "bfloat16":
             values = (values.astype(np.uint32) << 16).view(np.float32)
         if channels_last:
             values = np.moveaxis(values, 1, -1).copy()
+        if doubled:  # here, as not every dtype has a kernel to stack tensors
+            values = np.stack((values, values), -1)
         with framework():
             return self.ms.Tensor(values, dtype)
 
