@@ -157,15 +157,18 @@ def test_every_element_has_the_bound_that_the_equations_spell_out(n: int, saved:
     np.testing.assert_allclose(found.dbeta, (delta_beta + u * beta_)[:, 0], rtol=1e-12)
 
 
-@pytest.mark.parametrize("gamma", [[2.0, -0.5], [1e-37, -8e-38]], ids=["plain", "subnormal over n"])
-def test_among_subnormals_every_element_has_the_bound_that_the_equations_spell_out(gamma: list[float]) -> None:
-    """(2) to (13), (8"), (12"), (13') and (13") where η_a is most of what there is."""
-    n, u, eta, tiny = 16, 2.0**-24, 2.0**-149, 1e-42
-    p = parameters(2, gamma=gamma, running_var=[0, 0])
-    (t,), (found,) = (
-        evaluate(p, [drawn(n, "train", tiny, tiny)], CANONICAL, Double()),
-        limits(p, drawn(n, "train", tiny, tiny)),
-    )
+@pytest.mark.parametrize(
+    ("gamma", "size"),
+    [([2.0, -0.5], 1e-42), ([2.0, -0.5], 1.0), ([1e-37, -8e-38], 1e-42)],
+    ids=["plain", "x̂ of some size", "subnormal over n"],
+)
+def test_among_subnormals_every_element_has_the_bound_that_the_equations_spell_out(
+    gamma: list[float], size: float
+) -> None:
+    """(2) to (13), (8"), (12"), (13') and (13") where η_a is most of what there is, of dx at least."""
+    n, u, eta = 16, 2.0**-24, 2.0**-149
+    p, step = parameters(2, gamma=gamma, running_var=[0, 0]), drawn(n, "train", size, 1e-42)
+    (t,), (found,) = evaluate(p, [step], CANONICAL, Double()), limits(p, step)
     assert t.g is not None
     assert t.dx is not None
     assert t.sums is not None
