@@ -155,7 +155,8 @@ def expectation(case: Case, under: Under) -> Wanted:
 
     A case's own `expect:` comes first, then a refusal its profile declares, then agreement.
     """
-    facts = {**under.facts, **{path.rpartition(".")[2]: value for path, value in case.matrix.items()}}
+    fixed = {path.rpartition(".")[2]: value for path, value in case.matrix.items()}
+    facts = {**under.facts, **{name: value for name, value in fixed.items() if name not in case.features}}
     for said in case.spec.expect.get(under.profile.framework, ()):
         if case.meets(said.condition, facts):
             return Wanted((said.verdict,), said.because, said.refuses or said.diverges, said.says or "")

@@ -623,6 +623,12 @@ def test_two_runs_at_once_do_not_disturb_each_other(arguments: tuple[str, ...], 
 # The other commands
 
 
+def test_a_list_of_nothing_says_so(command: Command) -> None:
+    said = command("list", "small.yaml", "-k", "nothing-like-it")
+    words = "no case was selected by -k 'nothing-like-it' (without it, all are listed)"
+    assert (said.code, said.out, said.err) == (3, "", f"conformance: nothing to run: {words}\n")
+
+
 def test_list_prints_one_id_a_line(command: Command) -> None:
     said = command("list", "small.yaml")
     assert (said.code, said.err) == (0, "")

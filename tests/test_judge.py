@@ -327,6 +327,22 @@ def test_a_condition_may_ask_for_what_a_matrix_fixed() -> None:
         assert expectation(of, under()).verdicts[0] == wanted
 
 
+@pytest.mark.parametrize(
+    ("fixed", "spec", "when"),
+    [
+        ({"gradient": None}, {"gradient": None}, {"gradient": False}),
+        ({"gradient": {"seed": 1}}, {"gradient": {"seed": 1}}, {"gradient": True}),
+        ({"layer.momentum": None}, {"layer": {"momentum": None}}, {"momentum": "cumulative"}),
+        ({"layer.dtype": "float64"}, {"layer": {"dtype": "float64"}}, {"dtype": "float32"}),
+    ],
+)
+def test_what_a_matrix_fixed_is_called_as_a_condition_calls_it(
+    fixed: dict[str, Any], spec: dict[str, Any], when: dict[str, Any]
+) -> None:
+    of = case(expect={"numpy": {"refuses": "ValueError", "because": "x", "when": when}}, matrix=fixed, **spec)
+    assert expectation(of, under()).verdicts == ("refused",)
+
+
 #: What a target states of itself that conditions ask for, beside what its options say.
 NEWEST = {"version": "99", "cpus": "several"}
 

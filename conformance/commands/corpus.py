@@ -14,7 +14,7 @@ from conformance.case_errors import CaseErrors
 from conformance.cases import Cases
 from conformance.check import NO_TARGET
 from conformance.configuration import configured
-from conformance.errors import UsageError
+from conformance.errors import NothingToRun, UsageError
 from conformance.locate import find
 from conformance.schema import schema
 from conformance.selection import selector
@@ -103,12 +103,16 @@ def list_cases(paths: Sequence[Path], select: str, named: Sequence[str]) -> None
     """Print the ids, one a line; the targets named are not started, but cases may speak to them.
 
     Raises:
+        NothingToRun: the expression selects no case.
         UsageError: a path holds no case file, or a target is none.
         CaseErrors: all errors of all files.
 
     """
     _none_empty(paths)
-    for case in read_cases(paths, select, _frameworks(named)):
+    cases = read_cases(paths, select, _frameworks(named))
+    if not cases:
+        raise NothingToRun(f"no case was selected by -k {select!r}", hint="without it, all are listed")
+    for case in cases:
         print(case.id)
 
 
