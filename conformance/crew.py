@@ -37,7 +37,8 @@ class Limits:
         attempts: to start a target whose workers die as they come up, before it is said not to run.
         window: cases under way at once.
         window_elements: elements of their inputs, together; one case larger than this goes alone.
-        prefetch: cases sent to a worker, the one it is on and those ahead of it.
+        prefetch: cases sent to a worker at least, the one it is on and those ahead of it.
+        prefetch_most: and at most, where four times as many wait: a large case takes seconds to judge.
         cpus: a target's place goes to another only while fewer workers than this are busy.
         worth: and only if the other has more to do than so many times what it took to start.
 
@@ -50,6 +51,7 @@ class Limits:
     window: int = 1_024
     window_elements: int = 20_000_000
     prefetch: int = 16
+    prefetch_most: int = 128
     cpus: int = field(default_factory=_cpus)
     worth: float = 3.0
 
@@ -196,12 +198,16 @@ class Crew:
     def _submit(self) -> None:
         for seat in self._seats:
             line = self._lines[seat.target.name]
-            while seat.ready and seat.worker is not None and line and len(seat.held) < self.limits.prefetch:
+            while seat.ready and seat.worker is not None and line and len(seat.held) < self._ahead(len(line)):
                 index = line.popleft()
                 if not seat.held:
                     seat.since = time.monotonic()
                 seat.held.append(index)
                 seat.worker.send(self._request(index, seat.target))
+
+    def _ahead(self, waiting: int) -> int:
+        """How many cases a worker may hold; few where few are left, as another may be lent to take them over."""
+        return max(self.limits.prefetch, min(self.limits.prefetch_most, waiting // 4))
 
     def lend(self) -> None:
         """Give the place of a target that has no case left to the one that would be last, where that saves time."""

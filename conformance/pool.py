@@ -104,17 +104,18 @@ class Pool:
             self._crew.advance()
         return self.starts
 
-    def observe(self, asked: Iterable[tuple[Problem, Collection[Target]]]) -> Iterator[Observed]:
+    def observe(self, asked: Iterable[tuple[Problem, Collection[Target]] | None]) -> Iterator[Observed]:
         """Run every problem on its targets, yielding each observation as it arrives.
 
-        Workers that were never started are; problems are drawn from `asked` as the window has room.
+        Workers that were never started are; problems are drawn from `asked` as the window has room. None stands for one
+        that is not known before another, which is under way, is observed.
 
         Raises:
             Interrupted: `interrupt` was called.
 
         """
         self.launch()
-        coming = enumerate(asked, self.asked)
+        coming = iter(asked)
         opened, limits = self._opened, self._crew.limits
         settled: deque[tuple[int, Target, Observation | None]] = deque()
         exhausted, elements = False, 0
@@ -122,12 +123,14 @@ class Pool:
         while True:
             drawing = not exhausted and len(opened) < limits.window and elements < limits.window_elements
             if drawing:
-                following = next(coming, None)
-                if following is None:
-                    exhausted, drawing = True, False
-                else:
-                    index, (problem, targets) = following
-                    self.asked = index + 1
+                try:
+                    following = next(coming)
+                except StopIteration:
+                    exhausted, following = True, None
+                drawing = following is not None
+                if following is not None:
+                    problem, targets = following
+                    index, self.asked = self.asked, self.asked + 1
                     if targets:
                         opened[index] = _Open(problem, {target.name for target in targets})
                         elements += opened[index].elements

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from conformance.carried import NothingCarried, carried, source_of
+from conformance.carried import NothingCarried, Source, source_of
 from conformance.case import Case
 from conformance.comparison import Comparison, Under
 from conformance.crew import Interrupted, Started
@@ -15,7 +15,7 @@ from conformance.judge import Verdict, judge
 from conformance.observation import Observation, broken
 from conformance.oracle import Oracle
 from conformance.pairs import Agreement, Side, judge_pair
-from conformance.pool import Pool
+from conformance.pool import Observed, Pool
 from conformance.problem import Problem, materialise
 from conformance.target import Target
 
@@ -49,26 +49,19 @@ def judged(cases: Collection[Case], pool: Pool, watch: Watch | None = None) -> I
         Interrupted: the pool was told to stop; what was judged of the cases under way is yielded before.
 
     """
-    ported = {
-        case.id: _carried(case, pool)
-        for case in cases
-        if case.spec.carried is not None and targets_of(case, pool.targets)
-    }
-    asked = (
-        (ported[case.id][0] if case.id in ported else materialise(case), targets)
-        for case in cases
-        if (targets := targets_of(case, pool.targets))
-    )
+    carrying = Carrying(cases, pool)
     opened: dict[int, tuple[Oracle, Settled]] = {}
     done: dict[int, Settled] = {}
-    following = itertools.count(pool.asked)
+    following = itertools.count(pool.asked + len(carrying.sources))
     expected = next(following)
     try:
-        for observed in pool.observe(asked):
+        for observed in pool.observe(carrying.asked()):
+            if carrying.took(observed):
+                continue
             if observed.index not in opened:
                 opened[observed.index] = (Oracle(observed.problem), Settled(observed.problem))
             oracle, settled = opened[observed.index]
-            _, failed = ported.get(observed.problem.case.id, (None, None))
+            failed = carrying.failures.get(observed.problem.case.id)
             side = _side(oracle, pool, observed.target, failed or observed.observation)
             if side is not None:
                 settled.sides[observed.target.name] = side
@@ -91,12 +84,44 @@ def judged(cases: Collection[Case], pool: Pool, watch: Watch | None = None) -> I
         raise
 
 
-def _carried(case: Case, pool: Pool) -> tuple[Problem, Observation | None]:
-    """The case with the state that it starts from; with what stands for every observation of it if there is none."""
-    try:
-        return carried(case, pool), None
-    except NothingCarried as error:
-        return materialise(case), broken(str(error), "NothingCarried")
+class Carrying:
+    """Cases as they are asked, before them the layers that some are carried from, so that nobody waits for these.
+
+    Attributes:
+        sources: of the cases whose layers are carried, by the case's id.
+        failures: what stands for every observation of a case whose layer's source gave no state.
+
+    """
+
+    def __init__(self, cases: Collection[Case], pool: Pool) -> None:
+        self._cases, self._pool = cases, pool
+        found = (Source.of(case, pool.targets) for case in cases if case.spec.carried is not None)
+        self.sources = {source.case.id: source for source in found if source is not None}
+        self._problems: dict[str, Problem] = {}
+        self.failures: dict[str, Observation] = {}
+
+    def asked(self) -> Iterator[tuple[Problem, Collection[Target]] | None]:
+        """What the pool is asked; None for as long as the next case's layer has not come."""
+        yield from ((source.problem, [source.target]) for source in self.sources.values())
+        for case in self._cases:
+            targets = targets_of(case, self._pool.targets)
+            if targets:
+                while case.id in self.sources and case.id not in self._problems:
+                    yield None
+                yield self._problems.pop(case.id) if case.id in self.sources else materialise(case), targets
+
+    def took(self, observed: Observed) -> bool:
+        """Whether that was a source's; if so, its case can be asked."""
+        source = self.sources.get(observed.problem.case.id)
+        if source is None or observed.problem is not source.problem:
+            return False
+        try:
+            problem = source.carry(self._pool, observed.observation)
+        except NothingCarried as error:
+            problem = materialise(source.case)
+            self.failures[source.case.id] = broken(str(error), "NothingCarried")
+        self._problems[source.case.id] = problem
+        return True
 
 
 def _side(oracle: Oracle, pool: Pool, target: Target, observation: Observation | None) -> Side | None:

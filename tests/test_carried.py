@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from conformance.carried import NothingCarried, carried, source_of
 from conformance.case import Case
 from conformance.load import load_file
-from conformance.pool import Pool
-from conformance.session import judged, targets_of
+from conformance.pool import Observed, Pool
+from conformance.problem import Problem
+from conformance.session import Carrying, judged, targets_of
 from conformance.target import parse
 
 GOOD = parse("numpy")
@@ -72,6 +73,30 @@ def test_ported_layers_settle_among_others_in_their_order(pool: Pool) -> None:
         "tests/ported",
         "tests/other1",
     ]
+
+
+def test_nobody_waits_for_a_layer_that_is_carried_but_its_own_case(pool: Pool) -> None:
+    before, after = case("tests/before"), case("tests/after")
+    carrying = Carrying([before, ported(), after], pool)
+    asked = carrying.asked()
+
+    def following() -> Problem | None:
+        said = next(asked)
+        return said and said[0]
+
+    source, first = following(), following()
+    assert source is not None
+    assert first is not None
+    assert (source.case.id, source.case.spec.carried, first.case) == ("tests/ported", None, before)
+    assert (following(), following()) == (None, None)
+    (trained,) = pool.observe([(source, [GOOD])])
+    assert not carrying.took(Observed(1, first, GOOD, None, last=True))
+    assert carrying.took(trained)
+    there, last = following(), following()
+    assert there is not None
+    assert last is not None
+    assert there.initial["running_mean"].tolist() == [1.5]
+    assert last.case == after
 
 
 def test_without_its_source_a_case_speaks_to_no_target() -> None:

@@ -594,6 +594,23 @@ def test_a_worker_gets_a_case_for_each_it_has_answered_while_one_was_judged(
         assert len(sent) - before >= 3
 
 
+@pytest.mark.parametrize("window", [1, 100])
+def test_a_case_that_is_not_known_yet_is_waited_for_while_others_go_on(make_case: MakeCase, window: int) -> None:
+    asked = target()
+    seen: list[int] = []
+
+    def problems() -> Iterator[tuple[Problem, list[Target]] | None]:
+        for n in range(6):
+            while n == 3 and len(seen) < 2:
+                yield None
+            yield materialise(make_case(f"{n}")), [asked]
+
+    with Pool([asked], Limits(window=window)) as pool:
+        for observed in pool.observe(problems()):
+            seen.append(observed.index)  # noqa: PERF401 - the problems look at it meanwhile
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_large_case_goes_alone(make_case: MakeCase) -> None:
     drawn: list[int] = []
     asked = target()
