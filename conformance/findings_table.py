@@ -12,34 +12,56 @@ from conformance.safe_text import markdown, markdown_cell, markdown_code
 #: The lines of a document between which the tables stand.
 BEGIN, END = "<!-- findings: begin -->", "<!-- findings: end -->"
 
+HEAD = ("framework", "what happens", "verdict and cases")
+
 
 def tables(run: Run) -> str:
-    """Findings, then the conventions that profiles declare and cases prove, by target, in the order of the cases."""
+    """Findings, then the conventions that profiles declare and cases prove, by target, in the order of the cases.
+
+    Both are of the first target of each framework; what only its others show has a table of its own.
+    """
     version = {target["name"]: target["facts"].get("version", "") for target in run.targets}
+    framework = {target["name"]: target["framework"] for target in run.targets}
+    first = {framework[name]: name for name in reversed(version)}.values()
     order = {name: place for place, name in enumerate(version)}
     place = {name: number for number, name in enumerate(run.cases)}
     held: dict[tuple[str, str], list[str]] = {}
     for line in sorted(run.verdicts, key=lambda line: order[line["target"]]):
-        if line["verdict"] == "conventional" and line["status"] != "unexpected":
+        if line["target"] in first and line["verdict"] == "conventional" and line["status"] != "unexpected":
             for name in parts(line["diagnosis"]):
                 held.setdefault((line["target"], name), []).append(line["case"])
     found = [(finding, sorted(_each(finding), key=lambda case: place[case])) for finding in ranked(findings(run))]
     found.sort(key=lambda each: (order[each[0].target], place[each[1][0]]))
-    rows = [
-        (_where(finding.target, version), markdown(finding.words, 600), f"{finding.verdict}: {_cases(cases)}")
-        for finding, cases in found
-    ]
+    own = [each for each in found if each[0].target in first]
+    told = {(framework[finding.target], finding.verdict, finding.words) for finding, _ in own}
+    others: dict[tuple[str, str, str], list[tuple[Finding, list[str]]]] = {}
+    for finding, cases in found:
+        alike = framework[finding.target], finding.verdict, finding.words
+        if alike not in told:
+            others.setdefault(alike, []).append((finding, cases))
     conventions = [
         (_where(target, version), markdown(in_words(name) or name, 600), _cases(cases))
         for (target, name), cases in held.items()
     ]
-    return "\n\n".join(
-        (
-            f"{len(rows)} findings and {len(conventions)} declared conventions, from {len(run.cases)} cases.",
-            _table(("framework", "what happens", "verdict and cases"), rows),
-            _table(("framework", "what it does by convention", "cases that need it"), conventions),
-        )
-    )
+    written = [
+        f"{len(own)} findings and {len(conventions)} declared conventions, from {len(run.cases)} cases.",
+        _table(HEAD, (_row([each], version) for each in own)),
+        _table(("framework", "what it does by convention", "cases that need it"), conventions),
+    ]
+    if others:
+        names = ", ".join(markdown(name, 60) for name in version if name not in first)
+        written += [
+            f"{len(others)} more findings, of other targets of the same frameworks alone: {names}.",
+            _table(HEAD, (_row(alike, version) for alike in others.values())),
+        ]
+    return "\n\n".join(written)
+
+
+def _row(alike: Sequence[tuple[Finding, list[str]]], version: dict[str, str]) -> tuple[str, str, str]:
+    """A finding that one target or several of a framework show, the cases those of the first."""
+    finding, cases = alike[0]
+    where = "; ".join(_where(other.target, version) for other, _ in alike)
+    return where, markdown(finding.words, 600), f"{finding.verdict}: {_cases(cases)}"
 
 
 def _each(finding: Finding) -> set[str]:

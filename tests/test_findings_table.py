@@ -55,6 +55,23 @@ def test_rows_come_in_the_order_of_the_targets() -> None:
     assert [row.split()[1] for row in found[1:3]] == ["torch", "keras"]
 
 
+def test_what_only_other_targets_of_a_framework_show_is_told_once_and_apart() -> None:
+    """Of the first target, as always; of the others what the first does not show, with all that show it."""
+    names = ["keras", "keras,backend=torch", "keras,backend=jax"]
+    other = {"diagnosis": "unexplained", "reason": "y is NaN (10 of 10 runs)"}
+    lines = [verdict("divergent", on=name, **FROZEN) for name in names]
+    lines += [verdict("divergent", on=name, of="dtypes/other", **other) for name in names[1:]]
+    lines += [verdict("conventional", on=names[2], of="state/a", **BIASED)]
+    cases = [case(), case("dtypes/other"), case("state/a")]
+    found = tables(run(lines, cases=cases, targets=[target(name, "Keras") for name in names]))
+    own, others = found.split("1 more findings, of other targets of the same frameworks alone: ")
+    assert own.startswith("1 findings and 0 declared conventions")
+    assert "keras,backend" not in own
+    assert others.startswith("keras,backend=torch, keras,backend=jax.")
+    (row,) = rows(others)[1:]
+    assert row.startswith("| keras,backend=torch 2.13.0+cpu; keras,backend=jax 2.13.0+cpu | y is NaN (10 of 10 runs) |")
+
+
 def test_no_text_of_a_run_ends_a_row_or_becomes_markup() -> None:
     found = tables(hostile())
     assert "<img" not in re.sub("`` .*? ``", "", found)  # within code it is text
