@@ -38,7 +38,7 @@ class Source:
         return None if source is None or target is None else cls(case, materialise(source), target)
 
     def carry(self, pool: Pool, observation: Observation | None) -> Problem:
-        """The case's problem, with the state that its layer comes with: parameters and statistics as the source held them.
+        """The case's problem, with the state its layer comes with: parameters and statistics as the source held them.
 
         Raises:
             NothingCarried: the source gave no state.
