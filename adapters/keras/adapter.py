@@ -52,6 +52,11 @@ def moved(values: np.ndarray, source: int, target: int) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(values, source, target)) if there else values
 
 
+def masked(mode: Dict[str, bool], mask: Any) -> Dict[str, Any]:
+    """The arguments of a call beside x; versions that know no mask are called without."""
+    return dict(mode) if mask is None else dict(mode, mask=mask)
+
+
 class Backend:
     """What Keras leaves to its backend."""
 
@@ -62,6 +67,7 @@ class Backend:
     def __init__(self, device: str, execution: str, threads: int) -> None:
         self.device = device
         self.execution = execution
+        self.called: Tuple[Any, Dict[Any, Any]] = (None, {})
         self.start(threads)
 
     def start(self, threads: int) -> None:
@@ -88,12 +94,31 @@ class Backend:
         """The backend's own tensor inside a variable of Keras's."""
         return variable.value
 
-    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
+    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool], mask: Any) -> Dict[str, Any]:
         """Call the layer once: y and, for a cotangent dy (or None), what the framework gives of dx, dgamma, dbeta.
 
         For a cotangent v of dx (or None) also ddx, ddy and ddgamma.
         """
         raise NotImplementedError
+
+    def once(self, call: Any, layer: Any, mode: Dict[str, bool]) -> Any:
+        """The layer's call, compiled once for each mode and what learns, as in training; the last layer's are kept."""
+        if self.execution == "eager":
+            return call
+        if self.called[0] is not layer:
+            self.called = (layer, {})
+            self.forget()
+        way = (*mode.items(), layer.trainable)
+        if way not in self.called[1]:
+            self.called[1][way] = self.compile(call)
+        return self.called[1][way]
+
+    def compile(self, call: Any) -> Any:
+        """The call, compiled."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Let go of what was compiled for other layers."""
 
 
 class TensorFlow(Backend):
@@ -125,17 +150,20 @@ class TensorFlow(Backend):
     def assign(self, variable: Any, value: Any) -> None:
         variable.assign(self.tf.cast(value, variable.dtype))  # Keras 2 holds float32 where half was asked for
 
-    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
-        def call(x: Any, dy: Any, v: Any) -> Dict[str, Any]:
+    def compile(self, call: Any) -> Any:
+        return self.tf.function(call, autograph=False, jit_compile=self.execution == "xla" or None)
+
+    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool], mask: Any) -> Dict[str, Any]:
+        def call(x: Any, dy: Any, v: Any, mask: Any) -> Dict[str, Any]:
             if dy is None:
-                return {"y": layer(x, **mode)}
+                return {"y": layer(x, **masked(mode, mask))}
             outer: Any = contextlib.nullcontext() if v is None else self.tf.GradientTape()
             with outer:
                 if v is not None:
                     outer.watch((x, dy))
                 with self.tf.GradientTape() as tape:
                     tape.watch(x)
-                    y = layer(x, **mode)
+                    y = layer(x, **masked(mode, mask))
                 sources = {"dx": x, **{name: self.value(variable) for name, variable in learned(layer).items()}}
                 gradients = tape.gradient(y, sources, output_gradients=self.tf.cast(dy, y.dtype))
             found = {"y": y, **{name: gradient for name, gradient in gradients.items() if gradient is not None}}
@@ -144,9 +172,7 @@ class TensorFlow(Backend):
                 found.update(outer.gradient(found["dx"], twice, v, self.tf.UnconnectedGradients.ZERO))
             return found
 
-        if self.execution != "eager":
-            call = self.tf.function(call, autograph=False, jit_compile=self.execution == "xla" or None)
-        return call(x, dy, v)
+        return self.once(call, layer, mode)(x, dy, v, mask)
 
 
 class Torch(Backend):
@@ -173,15 +199,18 @@ class Torch(Backend):
     def strided(self, x: Any) -> Any:
         return self.torch.stack((x, x), dim=-1)[..., 0]
 
-    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
-        def call(x: Any) -> Any:
-            return layer(x, **mode)
+    def compile(self, call: Any) -> Any:
+        warnings.filterwarnings("ignore", module="torch._dynamo")
+        return self.torch.compile(call)
 
-        if self.execution == "compiled":
-            warnings.filterwarnings("ignore", module="torch._dynamo")
-            self.torch._dynamo.reset()  # past eight layers, shapes or modes it would silently run eagerly
-            call = self.torch.compile(call)
-        y = call(x.requires_grad_(dy is not None))
+    def forget(self) -> None:
+        self.torch._dynamo.reset()  # past eight layers, shapes or modes it would silently run eagerly
+
+    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool], mask: Any) -> Dict[str, Any]:
+        def call(x: Any, mask: Any) -> Any:
+            return layer(x, **masked(mode, mask))
+
+        y = self.once(call, layer, mode)(x.requires_grad_(dy is not None), mask)
         if dy is None:
             return {"y": y}
         sources = {"dx": x, **{name: variable.value for name, variable in learned(layer).items()}}
@@ -219,16 +248,19 @@ class Jax(Backend):
         platform = next(iter(tensor.devices())).platform
         return np.asarray(tensor), tensor.dtype.name, "cpu" if platform == "cpu" else "cuda"
 
-    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool]) -> Dict[str, Any]:
+    def compile(self, call: Any) -> Any:
+        return self.jax.jit(call)
+
+    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool], mask: Any) -> Dict[str, Any]:
         if v is not None:
             raise NotExpressible("this adapter takes no second derivatives on JAX")
         scope, moving = import_module("keras").StatelessScope, layer.non_trainable_variables
         learning = layer.trainable_variables
 
-        def call(parameters: Any, statistics: Any, x: Any, dy: Any) -> Tuple[Dict[str, Any], Any]:
+        def call(parameters: Any, statistics: Any, x: Any, dy: Any, mask: Any) -> Tuple[Dict[str, Any], Any]:
             def forward(parameters: Any, x: Any) -> Any:
                 with scope([*zip(learning, parameters), *zip(moving, statistics)]) as after:
-                    y = layer(x, **mode)
+                    y = layer(x, **masked(mode, mask))
                 return y, [after.get_current_value(variable) for variable in moving]
 
             if dy is None:
@@ -238,9 +270,8 @@ class Jax(Backend):
             dparameters, dx = pullback(dy.astype(y.dtype))
             return {"y": y, "dx": dx, **dict(zip(learned(layer), dparameters))}, updated
 
-        if self.execution == "compiled":
-            call = self.jax.jit(call)
-        tensors, updated = call([v.value for v in learning], [v.value for v in moving], x, dy)
+        call = self.once(call, layer, mode)
+        tensors, updated = call([v.value for v in learning], [v.value for v in moving], x, dy, mask)
         for variable, value in zip(moving, updated):
             variable.assign(value)
         return tensors
@@ -349,12 +380,10 @@ class Keras(Adapter):
         if step.strided:
             x = self.strided(x)
         held.layer.trainable = held.arguments.get("trainable", True) and not step.frozen
-        mode: Dict[str, Any] = {} if step.mode == "default" else {"training": step.mode == "train"}
-        if step.mask is not None:
-            with framework():
-                mode["mask"] = self.backend.tensor(step.mask.numpy(), "bool")
+        mode = {} if step.mode == "default" else {"training": step.mode == "train"}
         with framework():
-            tensors = self.backend.run(held.layer, x, dy, v, mode)
+            mask = None if step.mask is None else self.backend.tensor(step.mask.numpy(), "bool")
+            tensors = self.backend.run(held.layer, x, dy, v, mode, mask)
         if step.reread:
             tensors = dict(tensors, x=x)
         arrays = {name: self.array(value, held.axis) for name, value in tensors.items()}
