@@ -6,10 +6,12 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from builders import module
 from conftest import ROOT, MakeCase
 from numpy.typing import NDArray
 
@@ -489,3 +491,34 @@ def test_workers_of_mindspore_keep_to_different_cpus_while_there_are_any() -> No
             another.bind(f"\0conformance-mindspore-{cpu}")
     for claim in filter(None, claims):
         claim.close()
+
+
+def test_a_compiled_layer_of_keras_is_compiled_once_for_each_mode_and_for_what_learns() -> None:
+    adapter = module(ROOT / "adapters" / "keras" / "adapter.py")
+
+    class Counting(adapter.Backend):  # type: ignore[name-defined, misc]
+        def start(self, threads: int) -> None:
+            self.compiled, self.forgotten = list[Any](), 0
+
+        def compile(self, call: Any) -> Any:
+            self.compiled.append(call)
+            return call
+
+        def forget(self) -> None:
+            self.forgotten += 1
+
+    layers = [SimpleNamespace(trainable=True) for _ in range(2)]
+    training, inferring = {"training": True}, {"training": False}
+    backend = Counting("cpu", "compiled", 1)
+    used = [
+        backend.once(call, layers[0], mode) for call, mode in zip("abc", (training, inferring, training), strict=True)
+    ]
+    assert used == ["a", "b", "a"]
+    layers[0].trainable = False
+    assert backend.once("d", layers[0], training) == "d"
+    assert (backend.once("e", layers[1], training), backend.forgotten) == ("e", 2)
+    assert backend.once("f", layers[0], training) == "f"
+    assert backend.compiled == ["a", "b", "d", "e", "f"]
+    eager = Counting("cpu", "eager", 1)
+    assert [eager.once(call, layers[0], training) for call in "ab"] == ["a", "b"]
+    assert eager.compiled == []
