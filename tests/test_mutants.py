@@ -107,6 +107,7 @@ CAUGHT = {
     "takes_wrong_channels": "shapes/wrong-channels[shape=4x3x5x5,steps=train]",
     "takes_wrong_dimensions": "shapes/wrong-dimensions",
     "raises_another_type": "shapes/wrong-channels[shape=4x3x5x5,steps=train]",
+    "refuses_for_another_reason": "shapes/wrong-channels[shape=4x3x5x5,steps=train]",
     "statistics_of_all_channels": ONE_STEP,
     "gamma_forward_alone": ONE_EVALUATION,
     "affine_before_normalising": ONE_STEP,

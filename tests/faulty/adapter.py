@@ -472,6 +472,11 @@ FORM = {
         (CHANNELS, CHANNELS.replace("Value", "Runtime")),
         named="RuntimeError",
     ),
+    "refuses_for_another_reason": _f(
+        "Says of a wrong number of channels that they must be contiguous.",
+        (CHANNELS, 'raise ValueError("the input must be contiguous")'),
+        named="ValueError",
+    ),
 }
 
 FAULTS: dict[str, Fault] = {**CONVENTIONS, **STATE, **AXES_AND_PARAMETERS, **NUMERICS, **GRADIENTS, **FORM}
