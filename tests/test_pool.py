@@ -594,6 +594,27 @@ def test_a_worker_gets_a_case_for_each_it_has_answered_while_one_was_judged(
         assert len(sent) - before >= 3
 
 
+@pytest.mark.parametrize(("most", "waiting", "held"), [(6, 40, 6), (6, 12, 2), (1, 40, 2)])
+def test_a_worker_holds_more_cases_where_many_wait(
+    make_case: MakeCase, monkeypatch: pytest.MonkeyPatch, most: int, waiting: int, held: int
+) -> None:
+    """It hangs on the first, so that what was sent before that one is given up is what it holds."""
+    sent: list[int] = []
+    sending = Worker.send
+
+    def send(self: Worker, request: dict[str, Any]) -> None:
+        sent.append(request["id"])
+        sending(self, request)
+
+    monkeypatch.setattr(Worker, "send", send)
+    asked = target("hangs")
+    problem = materialise(make_case(input={"shape": [2, 13, 2, 2], "normal": {}}))
+    with Pool([asked], Limits(prefetch=2, prefetch_most=most, case_seconds=1)) as pool:
+        pool.start()
+        assert next(pool.observe([(problem, [asked])] * waiting)).index == 0
+    assert sent == list(range(held))
+
+
 @pytest.mark.parametrize("window", [1, 100])
 def test_a_case_that_is_not_known_yet_is_waited_for_while_others_go_on(make_case: MakeCase, window: int) -> None:
     asked = target()
