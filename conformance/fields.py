@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
@@ -54,6 +54,19 @@ class Model(BaseModel):
     """Frozen, and a key that is not a field is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Refusal(Model):
+    """An exception that is expected, where one is."""
+
+    refuses: Annotated[str | None, Field(description="Name of the exception's type.")] = None
+    says: Annotated[str | None, Field(min_length=1, description="Text that its message must contain.")] = None
+
+    @model_validator(mode="after")
+    def _said_as_it_refuses(self) -> Self:
+        if self.says is not None and self.refuses is None:
+            raise ValueError("says is of an exception's message, and goes with refuses")
+        return self
 
 
 class Normal(Model):

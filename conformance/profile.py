@@ -17,7 +17,7 @@ from conformance.case import Case
 from conformance.conditions import CONDITIONS, TARGET_FACTS, When, matches
 from conformance.conventions import CANONICAL, Conventions
 from conformance.errors import UsageError
-from conformance.fields import Float, Model
+from conformance.fields import Float, Model, Refusal
 from conformance.layer import Parameters
 from conformance.model_file import read_model
 from conformance.problem import INITIAL, Problem
@@ -31,7 +31,7 @@ class Default(Model):
     weighs: Literal["new", "old"] = "new"
 
 
-class Convention(Model):
+class Convention(Refusal):
     """One declared convention and the range it holds for; exactly one field besides says, when and because."""
 
     running_variance: Literal["unbiased", "biased"] | None = None
@@ -50,8 +50,6 @@ class Convention(Model):
     least_eps: Float | None = None
     eps: Default | None = None
     momentum: Default | None = None
-    refuses: str | None = None
-    says: Annotated[str | None, Field(min_length=1)] = None  # the refusal's message
     when: When = Field(default_factory=dict)
     because: str = ""
 
@@ -61,8 +59,6 @@ class Convention(Model):
         if len(given) != 1:
             said = f"{len(given)}: {', '.join(sorted(given))}" if given else "none"
             raise ValueError(f"an entry declares exactly one convention, not {said}")
-        if self.says is not None and self.refuses is None:
-            raise ValueError("says is of an exception's message, and goes with refuses")
         for key, wanted in self.when.items():
             if key not in CONDITIONS:
                 raise ValueError(f"unknown condition {key} ({nearest(key, CONDITIONS)})")

@@ -11,7 +11,22 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from conformance.conditions import When
-from conformance.fields import Bool, DType, Float, Gradient, Input, Int, Mask, Mode, Model, Rank, Second, Vector, Yes
+from conformance.fields import (
+    Bool,
+    DType,
+    Float,
+    Gradient,
+    Input,
+    Int,
+    Mask,
+    Mode,
+    Model,
+    Rank,
+    Refusal,
+    Second,
+    Vector,
+    Yes,
+)
 
 #: The version of the file format; `conformance: 1` marks a YAML file as ours.
 FORMAT = 1
@@ -95,11 +110,9 @@ class Beside(Model):
     input: Input | None = None
 
 
-class Expectation(Model):
+class Expectation(Refusal):
     """A result other than agreement that a case expects of one framework, and why."""
 
-    refuses: Annotated[str | None, Field(description="Name of the exception's type.")] = None
-    says: Annotated[str | None, Field(min_length=1, description="Text that its message must contain.")] = None
     diverges: Annotated[str | None, Field(description="Name of the diagnosis, or unexplained.")] = None
     inaccurate: Annotated[Yes | None, Field(description="Within the weak bound only.")] = None
     crashes: Annotated[Yes | None, Field(description="The process dies.")] = None
@@ -112,8 +125,6 @@ class Expectation(Model):
         given = [name for name in ("refuses", "diverges", "inaccurate", "crashes") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError("an expectation names exactly one of refuses, diverges, inaccurate and crashes")
-        if self.says is not None and self.refuses is None:
-            raise ValueError("says is of an exception's message, and goes with refuses")
         return self
 
     @property
