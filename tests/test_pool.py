@@ -572,17 +572,23 @@ def test_cases_are_drawn_as_the_window_has_room(make_case: MakeCase, jobs: int) 
         assert settled == 29
 
 
-def test_a_worker_gets_a_case_for_each_it_has_answered_while_one_was_judged(
-    make_case: MakeCase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sent: list[int] = []
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The cases that workers are sent, as they are."""
+    found: list[int] = []
     sending = Worker.send
 
     def send(self: Worker, request: dict[str, Any]) -> None:
-        sent.append(request["id"])
+        found.append(request["id"])
         sending(self, request)
 
     monkeypatch.setattr(Worker, "send", send)
+    return found
+
+
+def test_a_worker_gets_a_case_for_each_it_has_answered_while_one_was_judged(
+    make_case: MakeCase, sent: list[int]
+) -> None:
     asked = target()
     problem = materialise(make_case(input={"shape": [2, 3], "normal": {}}, layer={"rank": 1}))
     with Pool([asked], Limits(prefetch=4)) as pool:
@@ -596,17 +602,9 @@ def test_a_worker_gets_a_case_for_each_it_has_answered_while_one_was_judged(
 
 @pytest.mark.parametrize(("most", "waiting", "held"), [(6, 40, 6), (6, 12, 2), (1, 40, 2)])
 def test_a_worker_holds_more_cases_where_many_wait(
-    make_case: MakeCase, monkeypatch: pytest.MonkeyPatch, most: int, waiting: int, held: int
+    make_case: MakeCase, sent: list[int], most: int, waiting: int, held: int
 ) -> None:
     """It hangs on the first, so that what was sent before that one is given up is what it holds."""
-    sent: list[int] = []
-    sending = Worker.send
-
-    def send(self: Worker, request: dict[str, Any]) -> None:
-        sent.append(request["id"])
-        sending(self, request)
-
-    monkeypatch.setattr(Worker, "send", send)
     asked = target("hangs")
     problem = materialise(make_case(input={"shape": [2, 13, 2, 2], "normal": {}}))
     with Pool([asked], Limits(prefetch=2, prefetch_most=most, case_seconds=1)) as pool:
