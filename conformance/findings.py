@@ -1,8 +1,8 @@
 """What a run found, each finding told once: one convention may explain hundreds of cases.
 
-A finding is of one target, one cause and one reason, so that no target answers for what is said of another; declared
-conventions alone, which the catalogue has in words, are told of all their targets together. Pure functions of a stored
-run; `conformance.report` writes down what they return.
+A finding is of one framework, one cause and one reason, so that none answers for what is said of another, and names the
+targets that show it; declared conventions alone, which the catalogue has in words, are told of all frameworks together.
+Pure functions of a stored run; `conformance.report` writes down what they return.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Finding:
     """One cause and one reason, the targets on which it shows, and the cases.
 
     Attributes:
+        framework: whose it is; empty for declared conventions.
         cause: what the report's address calls it: the name of the convention or fault, or what was said, as a slug.
         name: name of the convention, fault or problem; empty for an exception, whose words say what it is.
         outcome: one of `OUTCOMES`.
@@ -70,6 +71,7 @@ class Finding:
 
     """
 
+    framework: str
     cause: str
     name: str
     verdict: str
@@ -98,11 +100,6 @@ class Finding:
         return len({at.case for at in self.occurrences})
 
     @property
-    def target(self) -> str:
-        """The target, the first of several."""
-        return self.occurrences[0].target
-
-    @property
     def words(self) -> str:
         """The finding in words, or what the framework said."""
         return self.sentence or self.message
@@ -110,7 +107,8 @@ class Finding:
     @property
     def address(self) -> str:
         """What the report's address calls it, among other findings of the same cause."""
-        return f"{self.target}: {shorten(self.reason or self.cause, 120)} ({self.name or self.outcome}, {self.status})"
+        what = shorten(self.reason or self.cause, 120)
+        return f"{self.framework}: {what} ({self.name or self.outcome}, {self.status})"
 
     @property
     def error(self) -> str:
@@ -178,11 +176,13 @@ def findings(run: Run) -> tuple[Finding, ...]:
 
     A verdict that takes several declared conventions stands under each of them.
     """
+    framework = {target["name"]: target["framework"] for target in run.targets}
     grouped: dict[tuple[str, ...], list[Line]] = {}
     for line in run.verdicts:
-        of = "" if line["verdict"] == "conventional" else line["target"]
+        declared = line["verdict"] == "conventional" and line["status"] != "unexpected"
+        of = "" if declared else framework[line["target"]]
         for cause in causes(line):
-            key = (line["status"], line["verdict"], cause, line["expected"], of, _apart(line))
+            key = (of, line["status"], line["verdict"], cause, line["expected"], _apart(line))
             grouped.setdefault(key, []).append(line)
     return tuple(sorted((_finding(key, lines) for key, lines in grouped.items()), key=_importance))
 
@@ -255,13 +255,14 @@ def _in_common(texts: Iterable[str]) -> str:
 
 
 def _finding(key: tuple[str, ...], lines: Sequence[Line]) -> Finding:
-    status, verdict, cause, expected, _, apart = key
+    framework, status, verdict, cause, expected, apart = key
     raised = bool(lines[0]["error"]) and not lines[0]["diagnosis"]
     said = _in_common(message(line) for line in lines) if raised else ""
     sentence = _in_common(reason(line) for line in lines) if raised else _sentence(cause, lines)
     found = (_occurrence(line, _note(line, cause, sentence, said)) for line in lines)
     ordered = sorted(found, key=lambda occurrence: -occurrence.off)
     return Finding(
+        framework,
         cause,
         "" if raised else cause,
         verdict,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from conformance.errors import UsageError
 from conformance.findings import Finding, findings, in_words, parts, ranked
@@ -21,8 +22,7 @@ def tables(run: Run) -> str:
     Both are of the first target of each framework; what only its others show has a table of its own.
     """
     version = {target["name"]: target["facts"].get("version", "") for target in run.targets}
-    framework = {target["name"]: target["framework"] for target in run.targets}
-    first = {framework[name]: name for name in reversed(version)}.values()
+    first = set({target["framework"]: target["name"] for target in reversed(run.targets)}.values())
     order = {name: place for place, name in enumerate(version)}
     place = {name: number for number, name in enumerate(run.cases)}
     held: dict[tuple[str, str], list[str]] = {}
@@ -30,42 +30,45 @@ def tables(run: Run) -> str:
         if line["target"] in first and line["verdict"] == "conventional" and line["status"] != "unexpected":
             for name in parts(line["diagnosis"]):
                 held.setdefault((line["target"], name), []).append(line["case"])
-    found = [(finding, sorted(_each(finding), key=lambda case: place[case])) for finding in ranked(findings(run))]
-    found.sort(key=lambda each: (order[each[0].target], place[each[1][0]]))
-    own = [each for each in found if each[0].target in first]
-    told = {(framework[finding.target], finding.verdict, finding.words) for finding, _ in own}
-    others: dict[tuple[str, str, str], list[tuple[Finding, list[str]]]] = {}
-    for finding, cases in found:
-        alike = framework[finding.target], finding.verdict, finding.words
-        if alike not in told:
-            others.setdefault(alike, []).append((finding, cases))
+    own: list[_Row] = []
+    others: list[_Row] = []
+    for finding in ranked(findings(run)):
+        targets = sorted(first & set(finding.targets) or finding.targets, key=order.__getitem__)
+        cases = {at.case for at in finding.occurrences if at.target in targets}
+        row = _Row(finding, targets, sorted(cases, key=place.__getitem__))
+        (own if first & set(targets) else others).append(row)
+    for rows in (own, others):
+        rows.sort(key=lambda row: (order[row.targets[0]], place[row.cases[0]]))
     conventions = [
         (_where(target, version), markdown(in_words(name) or name, 600), _cases(cases))
         for (target, name), cases in held.items()
     ]
     written = [
         f"{len(own)} findings and {len(conventions)} declared conventions, from {len(run.cases)} cases.",
-        _table(HEAD, (_row([each], version) for each in own)),
+        _table(HEAD, (row.cells(version) for row in own)),
         _table(("framework", "what it does by convention", "cases that need it"), conventions),
     ]
     if others:
         names = ", ".join(markdown(name, 60) for name in version if name not in first)
         written += [
             f"{len(others)} more findings, of other targets of the same frameworks alone: {names}.",
-            _table(HEAD, (_row(alike, version) for alike in others.values())),
+            _table(HEAD, (row.cells(version) for row in others)),
         ]
     return "\n\n".join(written)
 
 
-def _row(alike: Sequence[tuple[Finding, list[str]]], version: dict[str, str]) -> tuple[str, str, str]:
-    """A finding that one target or several of a framework show, the cases those of the first."""
-    finding, cases = alike[0]
-    where = "; ".join(_where(other.target, version) for other, _ in alike)
-    return where, markdown(finding.words, 600), f"{finding.verdict}: {_cases(cases)}"
+@dataclass(frozen=True)
+class _Row:
+    """A finding, the targets that it is told of, and its cases on these."""
 
+    finding: Finding
+    targets: Sequence[str]
+    cases: Sequence[str]
 
-def _each(finding: Finding) -> set[str]:
-    return {at.case for at in finding.occurrences}
+    def cells(self, version: dict[str, str]) -> tuple[str, str, str]:
+        """What the table shows of it."""
+        where = "; ".join(_where(target, version) for target in self.targets)
+        return where, markdown(self.finding.words, 600), f"{self.finding.verdict}: {_cases(self.cases)}"
 
 
 def inserted(document: str, tables: str, name: str) -> str:

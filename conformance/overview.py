@@ -107,19 +107,26 @@ def sharing(run: Run, agreed: Agreement) -> str:
 
 def subject(run: Run) -> str:
     """What ran, in which versions, on which device, and how much of it."""
-    labels = list(target_labels(run.targets).values())
+    named: dict[str, list[str]] = {}
+    for name, label in _labels(run.targets).items():
+        named.setdefault(label, []).append(name)
+    ran = [label if len(names) == 1 else f"{label} as {'; '.join(names)}" for label, names in named.items()]
     devices = {_device(target) for target in run.targets}
     on = f" on {devices.pop()}" if len(devices) == 1 else ""
-    return f"{_listed(labels)}{on}: {many(len(run.verdicts), 'verdict')} on {many(len(run.cases), 'case')}."
+    return f"{_listed(ran)}{on}: {many(len(run.verdicts), 'verdict')} on {many(len(run.cases), 'case')}."
 
 
 def target_labels(targets: Sequence[dict[str, Any]]) -> dict[str, str]:
     """Name → framework and version; what two targets share is told apart by device, and by name after that."""
-    labels = {target["name"]: _label(target) for target in targets}
-    if len({_device(target) for target in targets}) > 1:
-        labels = {target["name"]: f"{labels[target['name']]} on {_device(target)}" for target in targets}
+    labels = _labels(targets)
     number = Counter(labels.values())
     return {name: f"{label} as {name}" if number[label] > 1 else label for name, label in labels.items()}
+
+
+def _labels(targets: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Name → framework, version and, where there is more than one, device."""
+    several = len({_device(target) for target in targets}) > 1
+    return {target["name"]: _label(target) + (f" on {_device(target)}" if several else "") for target in targets}
 
 
 def _versions(targets: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -127,6 +134,26 @@ def _versions(targets: Sequence[dict[str, Any]]) -> dict[str, str]:
     short = {target["name"]: f"{target['title']} {_release(target['facts'].get('version', ''))}" for target in targets}
     number, labels = Counter(short.values()), target_labels(targets)
     return {name: labels[name] if number[text] > 1 else text.strip() for name, text in short.items()}
+
+
+def _whose(run: Run, faults: Sequence[Finding]) -> dict[str, str]:
+    """The address of every finding → its framework, and where not all of its targets show it, those that do."""
+    labels = _versions(run.targets)
+
+    def told(one: Finding) -> str:
+        among = [target for target in run.targets if target["framework"] == one.framework]
+        names = [target["name"] for target in among if target["name"] in one.targets]
+        if len(names) == 1:
+            return labels[names[0]]
+        return _named(among) + ("" if len(names) == len(among) else f" as {'; '.join(names)}")
+
+    return {one.address: told(one) for one in faults}
+
+
+def _named(targets: Sequence[dict[str, Any]]) -> str:
+    """The name of a framework, with its version where the targets have one."""
+    releases = {_release(target["facts"].get("version", "")) for target in targets}
+    return " ".join([targets[0]["title"], *(releases if len(releases) == 1 else ())]).strip()
 
 
 def _label(target: dict[str, Any]) -> str:
@@ -151,16 +178,16 @@ def overview(run: Run) -> dict[str, Any]:
     """What both reports are made from."""
     found, agreed = findings(run), agreement(run)
     names = [target["name"] for target in run.targets]
-    labels = target_labels(run.targets)
+    faults = ranked(found)
     return {
         "headline": headline(run, agreed, found),
         "sharing": sharing(run, agreed),
         "found": found,
-        "faults": ranked(found),
+        "faults": faults,
+        "whose": _whose(run, faults),
         "severities": severities(found),
         "subject": subject(run) if run.verdicts else "",
-        "labels": labels,
-        "versions": _versions(run.targets),
+        "labels": _labels(run.targets),
         "names": names,
         "totals": [(verdict, number, MEANINGS.get(verdict, "")) for verdict, number in count(run.verdicts)],
         "per_target": {name: _per_target(run, name) for name in names},
@@ -179,7 +206,7 @@ def overview(run: Run) -> dict[str, Any]:
         "odd": _odd(run, agreed),
         "reasons": _reasons(found),
         "causes": list(dict.fromkeys(one.cause for one in found)),
-        "differences": differences(run, sides(run, labels)),
+        "differences": differences(run, sides(run, target_labels(run.targets))),
         "absent": [target for target in run.info["targets"] if not target["ran"]],
         "environment": _environment(run),
         "facts": _facts(run),

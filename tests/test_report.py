@@ -34,7 +34,7 @@ from conformance.asked import dtypes, parameters, steps
 from conformance.findings import OUTCOMES, findings, ranked
 from conformance.judge import VERDICTS
 from conformance.junit import junit
-from conformance.overview import MEANINGS, headline, sharing, subject
+from conformance.overview import MEANINGS, headline, overview, sharing, subject
 from conformance.report import SUMMARY_LIMIT, html, summary, write_reports
 from conformance.report_data import Embedded, embedded
 from conformance.run_folder import Run
@@ -157,7 +157,7 @@ def test_the_numbers_of_shared_cases_add_up_in_words() -> None:
 
 def test_targets_of_one_framework_are_told_apart() -> None:
     lines = [verdict(on="torch"), verdict(on="torch,execution=compiled")]
-    assert "PyTorch 2.13.0 as torch and PyTorch 2.13.0 as torch,execution=compiled on CPU" in subject(run(lines))
+    assert "PyTorch 2.13.0 as torch; torch,execution=compiled on CPU" in subject(run(lines))
     lines = [verdict(on="torch"), verdict(on="cuda")]
     found = subject(run(lines, targets=[target(), target("cuda", device="cuda")]))
     assert found == "PyTorch 2.13.0 on CPU and PyTorch 2.13.0 on CUDA: 2 verdicts on 1 case."
@@ -352,7 +352,7 @@ def test_no_target_answers_for_what_is_said_of_another() -> None:
         verdict("divergent", on="torch", of="a/3", reason="BatchNorm2d([3]) runs", **ACCEPTED),
     ]
     of = run(lines, targets=[target("torch"), target("keras", "Keras", version="3.15.1")])
-    said = {(one.target, one.sentence): one.cases for one in findings(of)}
+    said = {(one.framework, one.sentence): one.cases for one in findings(of)}
     assert said == {
         ("keras", 'BatchNormalization(momentum="0.1") is taken for 0.1'): 1,
         ("torch", "BatchNorm2d(3, momentum=True) weighs with 1"): 1,
@@ -360,8 +360,8 @@ def test_no_target_answers_for_what_is_said_of_another() -> None:
     }
     assert all(len(one.targets) == 1 for one in findings(of))
     (row,) = [line for line in summary(of).splitlines() if "BatchNormalization" in line]
-    assert "`keras`" in row
-    assert "torch" not in row
+    assert "Keras 3.15.1" in row
+    assert "orch" not in row
     assert re.search(r"Keras 3\.15\.1 BatchNormalization\(momentum=\S+ is taken for 0\.1", Page(html(of)).text)
 
 
@@ -369,6 +369,39 @@ def test_exceptions_of_two_targets_are_two_findings() -> None:
     error = {"type": "ValueError", "message": "no"}
     lines = [verdict("refused", on=on, error=error, because="ValueError: no", tensors={}) for on in ("torch", "keras")]
     assert [one.targets for one in findings(run(lines))] == [{"torch": 1}, {"keras": 1}]
+
+
+def test_a_finding_of_several_targets_of_a_framework_is_told_once_with_those_that_show_it() -> None:
+    names = ["keras", "keras,backend=jax", "keras,execution=xla", "torch"]
+    shown = {"of all": names[:3], "of two": names[:2], "of one": names[2:3]}
+    lines = [
+        verdict("divergent", on=on, of=f"a/{reason}", diagnosis="eps-ignored", reason=reason)
+        for reason, on_targets in shown.items()
+        for on in reversed(on_targets)
+    ]
+    lines += [verdict("divergent", on="torch", of="a/of all", diagnosis="eps-ignored", reason="of all")]
+    of = run(lines, targets=[target(name, name.partition(",")[0].title(), version="3.15.1") for name in names])
+    found = ranked(findings(of))
+    assert [(one.framework, one.reason, one.cases) for one in found] == [
+        ("keras", "of all", 1),
+        ("keras", "of two", 1),
+        ("torch", "of all", 1),
+        ("keras", "of one", 1),
+    ]
+    assert list(overview(of)["whose"].values()) == [
+        "Keras 3.15.1",
+        "Keras 3.15.1 as keras; keras,backend=jax",
+        "Torch 3.15.1",
+        "Keras 3.15.1 as keras,execution=xla",
+    ]
+    assert "4 known findings" in summary(of)
+
+
+def test_a_finding_of_several_versions_names_none_where_all_show_it() -> None:
+    names = ["torch,version=2.9.0", "torch,version=2.13.0"]
+    lines = [verdict("divergent", on=on, diagnosis="eps-ignored", reason="no ε") for on in names]
+    of = run(lines, targets=[target(name, version=name.partition("=")[2]) for name in names])
+    assert list(overview(of)["whose"].values()) == ["PyTorch"]
 
 
 def test_what_nothing_explains_is_told_apart_by_its_reason_or_by_what_was_found() -> None:
