@@ -50,7 +50,13 @@ def in_blocks(formula: Callable[..., Array], *arrays: Array) -> Array:
 
 
 class Arithmetic(Protocol):
-    """Numbers fine enough to judge with; arrays of them support NumPy's + − × and broadcasting."""
+    """Numbers fine enough to judge with; arrays of them support NumPy's + − × and broadcasting.
+
+    Attributes:
+        largest: the largest number of the dtypes that are computed in where this judges.
+    """
+
+    largest: float
 
     def lift(self, a: Array) -> Array:
         """float64 → this arithmetic, exactly."""
@@ -80,6 +86,8 @@ class Double:
         few: up to so many numbers are summed one by one, which is faster there than a NumPy call for every level.
         width: columns that are summed side by side where there are more.
     """
+
+    largest = float(np.finfo(np.float32).max)
 
     def __init__(self, few: int = 4_096, width: int | None = None) -> None:
         self._few = few
@@ -148,6 +156,8 @@ def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
 
 class Multiprecision:
     """Object arrays of mpmath's mpf with so many digits; slow, so for float64 inputs alone."""
+
+    largest = float(np.finfo(np.float64).max)
 
     def __init__(self, digits: int = DIGITS) -> None:
         self.context = mpmath.MPContext()

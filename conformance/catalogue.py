@@ -51,6 +51,13 @@ def _h(name: str, sentence: str, **changes: Any) -> Hypothesis:
     return Hypothesis(name, sentence, changes)
 
 
+#: It moves no number, but where something is infinite: besides another cause it may make that NaN.
+FOLDED = _h(
+    "output-folded",
+    "y is x·a + b with a = γ/√(σ²+ε) and b = β − μ·a, of which something is infinite",
+    output="folded",
+)
+
 #: The catalogue, the likelier first: where two explain a mismatch equally well, the earlier one is named.
 HYPOTHESES: tuple[Hypothesis, ...] = (
     _h(
@@ -87,8 +94,9 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     _h("mask-count-padded", "sums over what a mask keeps are divided by its count and 1e-7", mask_count="padded"),
     _h("eps-1e-3", "eps is 1e-3, whatever was asked for", eps=1e-3),
     _h("eps-1e-5", "eps is 1e-5, whatever was asked for", eps=1e-5),
-    _h("eps-outside-root", "eps is added to the standard deviation, outside the root", eps_added_to="deviation"),
+    _h("eps-in-float32", "eps is rounded to float32", eps_held="float32"),
     _h("eps-ignored", "eps is not added at all", eps_added_to="nothing"),
+    _h("eps-outside-root", "eps is added to the standard deviation, outside the root", eps_added_to="deviation"),
     _h("eps-added-twice", "eps is added to the variance twice", eps_added_to="variance twice"),
     _h("eps-as-floor", "the variance is raised to eps where it is smaller", eps_added_to="variance as a floor"),
     _h("root-forgotten", "x − μ is divided by the variance, not by its root", divisor="variance"),
@@ -142,8 +150,11 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
         second="variance about a constant",
     ),
     _h("sums-overflow", "sums beyond float32's range are infinite, and what is divided by them 0", sums="overflow"),
+    FOLDED,
     _h("empty-batch-averaged", "a batch of no values is averaged, and 0/0 is NaN", empty="averaged"),
-    _h("momentum-in-half", "momentum is rounded to half precision", coarse="momentum"),
+    _h("momentum-in-float32", "momentum is rounded to float32", momentum_held="float32"),
+    _h("momentum-in-half", "momentum is rounded to half precision", momentum_held="float16"),
+    _h("eps-in-half", "eps is rounded to half precision", eps_held="float16"),
     _h("deviation-in-half", "1/√(σ²+ε) is rounded to half precision", coarse="deviation"),
     _h("products-of-11-bits", "the factors of γ·x̂ and g·x̂ are rounded to 11 bits, as TF32 does", coarse="factors"),
     _h("output-in-half", "every y is a number of half precision", coarse="output"),

@@ -49,13 +49,17 @@ class Moments:
 
 @dataclass(frozen=True)
 class Normalising:
-    """Which statistics normalise, and what of them is divided by. `least_eps`: a lower ε is raised to it."""
+    """Which statistics normalise, and what of them is divided by.
+
+    `eps_held`: the dtype that ε is rounded to. `least_eps`: a lower ε is raised to it.
+    """
 
     batch_variance: Literal["biased", "unbiased"] = "biased"
     train_statistics: Literal["batch", "running"] = "batch"
     eval_statistics: Literal["running", "batch"] = "running"
     default_eps: float = 1e-5
     eps: float | None = None
+    eps_held: Literal["as given", "float32", "float16"] = "as given"
     least_eps: float = 0.0
     eps_added_to: Literal["variance", "variance twice", "variance as a floor", "deviation", "nothing"] = "variance"
     divisor: Literal["deviation", "variance"] = "deviation"
@@ -65,8 +69,8 @@ class Normalising:
 class Updating:
     """How the running statistics move, and what is kept of them.
 
-    `stored`: what running_var averages. `begins`: every update may start from a mean of 0 and a variance of 1.
-    `loaded`: a checkpoint keeps the statistics, or not.
+    `momentum_held`: the dtype that momentum is rounded to. `stored`: what running_var averages. `begins`: every update
+    may start from a mean of 0 and a variance of 1. `loaded`: a checkpoint keeps the statistics, or not.
     """
 
     running_variance: Literal["unbiased", "biased", "corrected twice"] = "unbiased"
@@ -74,6 +78,7 @@ class Updating:
     momentum_weighs: Literal["new", "old"] = "new"
     default_momentum: float = 0.1
     momentum: float | None = None
+    momentum_held: Literal["as given", "float32", "float16"] = "as given"
     momentum_range: Literal["any", "clipped"] = "any"
     averaging: Literal["as given", "exponential", "cumulative"] = "as given"
     updates: Literal[0, 1, 2] = 1
@@ -88,11 +93,15 @@ class Updating:
 
 @dataclass(frozen=True)
 class Affine:
-    """γ and β. `unlearned`: whether one that the layer does not learn is absent (1 and 0), or applied as it was set."""
+    """γ and β. `unlearned`: whether one that the layer does not learn is absent (1 and 0), or applied as it was set.
+
+    `output`: y may be x·a + b, with a = γ·inv and b = β − μ·a, which is another thing where one of these is infinite.
+    """
 
     unlearned: Literal["absent", "applied"] = "absent"
     gamma: Literal["applied", "ignored", "swapped", "reversed", "of the first channel"] = "applied"
     beta: Literal["applied", "ignored"] = "applied"
+    output: Literal["of x̂", "folded"] = "of x̂"
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class Precision:
     """How finely numbers are held.
 
     `precision`: float64 is taken to float32 on the way in, and computed there. `coarse`: what goes through a format of
-    11 significant bits, float16's and TF32's: the momentum, 1/√(σ²+ε), the factors of γ·x̂ and g·x̂, or y.
+    11 significant bits, float16's and TF32's: 1/√(σ²+ε), the factors of γ·x̂ and g·x̂, or y.
 
     The others widen the bounds and leave the values: `statistics` rounded to the layer's dtype, or to the narrower of
     the layer's and the input's and for the gradients only; `terms` of gradients, their sums, rounded to the input's
@@ -127,7 +136,7 @@ class Precision:
     statistics: Literal["accumulated", "rounded", "rounded for gradients"] = "accumulated"
     terms: Literal["accumulated", "rounded"] = "accumulated"
     precision: Literal["as given", "float32"] = "as given"
-    coarse: Literal["nothing", "momentum", "deviation", "factors", "output"] = "nothing"
+    coarse: Literal["nothing", "deviation", "factors", "output"] = "nothing"
     summation: Literal["blocked", "sequential"] = "blocked"
     variance: Literal["two-pass", "one-pass"] = "two-pass"
     subnormals: Literal["kept", "flushed"] = "kept"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from conformance.catalogue import HYPOTHESES, PRECISION, Hypothesis
+from conformance.catalogue import FOLDED, HYPOTHESES, PRECISION, Hypothesis
 from conformance.compare import TensorResult
 from conformance.conventions import Conventions
 
@@ -106,8 +106,9 @@ class Search:
         """The first two hypotheses under which, taken together, every tensor is within its strict bound.
 
         What one of the two alone moves should be right under that one already, unless the other bears on it; pairs of
-        which the fewest tensors contradict that are tried first, and no more than `PAIRS` of them. Two that only widen
-        bounds are no explanation: together they admit too much.
+        which the fewest tensors contradict that are tried first, and no more than `PAIRS` of them. Before all come
+        those of which one makes something infinite and `FOLDED` makes that NaN. Two that only widen bounds are no
+        explanation: together they admit too much.
         """
         moved = {}
         for hypothesis in catalogue:
@@ -118,6 +119,8 @@ class Search:
                 moved[hypothesis] = names
         wrong = {h: {name for name, result in self._single(h).items() if not result.ok} for h in moved}
         candidates = []
+        if FOLDED not in moved and any(self.start[name].problem is not None for name in self.failing):
+            candidates = [(0, h, FOLDED) for h in moved if self.failing <= moved[h]]
         for a, b in itertools.combinations(moved, 2):
             exclusive = a.changes.keys() & b.changes.keys() or (a in PRECISION and b in PRECISION)
             if not exclusive and self.failing <= moved[a] | moved[b]:

@@ -32,7 +32,7 @@ from conformance.layer import Parameters, State, Trace, Values
 
 #: What the conventions say that bears on a step's moments, on its update, and on all that it returns of x and g.
 _of_moments = attrgetter(*fields_of(Moments))
-_of_update = attrgetter(*fields_of(Moments, Updating), "coarse")
+_of_update = attrgetter(*fields_of(Moments, Updating))
 _of_output = attrgetter(*fields_of(Moments, Normalising, Affine, Differentiating), "coarse")
 
 
@@ -239,6 +239,7 @@ def _output(
         factors = (stages.eleven_bits(gamma, arithmetic), stages.eleven_bits(xhat, arithmetic))
     y = in_blocks(lambda xhat, gamma, beta: gamma * xhat + beta, factors[1], factors[0][:, None], beta[:, None])
     y = stages.through_half(y, arithmetic) if c.coarse == "output" else y
+    y = stages.folded(y, x, (gamma, beta, mu, inv), arithmetic) if c.output == "folded" else y
 
     sums = dx = dgamma = dbeta = None
     divisors = (0, 0)

@@ -80,11 +80,14 @@ def of_all(a: Array, arithmetic: Arithmetic) -> Array:
 
 def in_range(sums: Array, arithmetic: Arithmetic, c: Moments) -> Array:
     """Sums as they are held: infinite beyond float32's range where sums overflow."""
-    if c.sums != "overflow":
-        return sums
-    size = arithmetic.lower(sums)
-    beyond = np.abs(size) > np.finfo(np.float32).max
-    held = sums.copy()
+    return sums if c.sums != "overflow" else up_to(float(np.finfo(np.float32).max), sums, arithmetic)
+
+
+def up_to(largest: float, a: Array, arithmetic: Arithmetic) -> Array:
+    """Numbers, infinite beyond the largest."""
+    size = arithmetic.lower(a)
+    beyond = np.abs(size) > largest
+    held = a.copy()
     held[beyond] = arithmetic.lift(np.copysign(np.inf, size[beyond]))
     return held
 
@@ -118,8 +121,7 @@ def updated(
         count = 1 if c.counting == "to one" else state.count + 1
         if cumulative:
             m = arithmetic.reciprocal(arithmetic.lift(np.asarray(float(count))))
-        if c.coarse == "momentum":
-            m = through_half(m, arithmetic)
+        m = held_as(c.momentum_held, m, arithmetic)
         kept, new = (m, 1 - m) if c.momentum_weighs == "old" else (1 - m, m)
         state = State(
             kept * state.running_mean + new * mean if c.mean_updated else state.running_mean,
@@ -136,6 +138,7 @@ def updated(
 def epsilon(p: Parameters, c: Normalising) -> float:
     """The ε that is added; one that is not above the least admitted, NaN too, is raised to it."""
     eps = p.eps if c.eps is None else c.eps
+    eps = eps if c.eps_held == "as given" else float(np.asarray(eps).astype(c.eps_held))
     return c.least_eps if c.least_eps and not eps > c.least_eps else eps
 
 
@@ -168,6 +171,25 @@ def affine(parameters: Parameters, c: Affine) -> tuple[Array, Array]:
     if c.gamma == "reversed":
         gamma = gamma[::-1]
     return np.full_like(gamma, gamma[0]) if c.gamma == "of the first channel" and gamma.size else gamma, beta
+
+
+def folded(y: Array, x: Array, factors: tuple[Array, ...], arithmetic: Arithmetic) -> Array:
+    """y as x·a + b has it, with a = γ·inv and b = β − μ·a: another one where a or b is infinite.
+
+    x·a + b is rounded once, as processors do that fuse the two.
+
+    Args:
+        factors: γ, β, μ and inv.
+    """
+
+    def held(a: Array) -> Array:
+        return up_to(arithmetic.largest, a, arithmetic)
+
+    gamma, beta, mu, inv = factors
+    scale = held(gamma * inv)
+    shift = held(beta - held(mu * scale))
+    together = x * scale[:, None] + shift[:, None]
+    return np.where(np.isfinite(arithmetic.lower(together)), y, together)
 
 
 # The gradients
@@ -225,6 +247,11 @@ def piled_up(t: Trace, earlier: tuple[Any, Any]) -> tuple[Trace, tuple[Any, Any]
 
 
 # Coarse formats
+
+
+def held_as(dtype: str, a: Array, arithmetic: Arithmetic) -> Array:
+    """As numbers of a dtype, infinite beyond its range; untouched where that is as given."""
+    return a if dtype == "as given" else arithmetic.lift(arithmetic.lower(a).astype(dtype).astype(np.float64))
 
 
 def through_half(a: Array, arithmetic: Arithmetic) -> Array:

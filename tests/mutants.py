@@ -29,7 +29,7 @@ from builders import module
 from conformance import data, harness
 from conformance.case import Case
 from conformance.comparison import Comparison, Under
-from conformance.judge import Verdict, judge
+from conformance.judge import Verdict, expectation, judge
 from conformance.load import load
 from conformance.observation import Observation, unpack
 from conformance.oracle import Oracle
@@ -114,10 +114,11 @@ def tally(case_id: str, faults: Sequence[str]) -> Tally:
     found = Tally(case_id, elements(problem.case), verdict.verdict == "refused")
     if verdict.status == "unexpected":
         found.wrong = f"{verdict.verdict} ({verdict.because})"
+    seek_cause = expectation(problem.case, bench().under).cause is not None
     for fault in faults:
         seen = bench().observe(fault, problem)
         if not same(seen, good):
-            verdict = judge(Comparison(oracle, bench().under, seen), seek_cause=False)
+            verdict = judge(Comparison(oracle, bench().under, seen), seek_cause=seek_cause)
             if verdict.status == "unexpected":
                 found.caught.append(fault)
     return found

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from builders import one, parameters, running, tensors, values
 
-from conformance.arithmetic import Double
+from conformance import stages
+from conformance.arithmetic import Arithmetic, Double, Multiprecision
 from conformance.conventions import CANONICAL, Conventions
 from conformance.layer import Parameters, Values
 from conformance.reference import evaluate
@@ -118,10 +119,12 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"parameter_gradients": "averaged"}, "dgamma:0123 dbeta:0123"),
     ({"parameter_gradients": "swapped"}, "dgamma:0123 dbeta:0123"),
     ({"parameter_gradients": "accumulated"}, "dgamma:123 dbeta:123"),
-    ({"coarse": "momentum"}, ""),  # 0.25 is a number of half precision
+    ({"momentum_held": "float16"}, ""),  # 0.25 is a number of half precision, and ½ is one
+    ({"eps_held": "float16"}, ""),
     ({"coarse": "deviation"}, EVERYWHERE),
     ({"coarse": "factors"}, "y:01234 dx:014 dgamma:0123"),
     ({"coarse": "output"}, "y:01234"),
+    ({"output": "folded"}, ""),  # all is finite
     ({"gamma": "reversed"}, "y:01234 dx:01234"),
     ({"gamma": "of the first channel"}, "y:01234 dx:01234"),
     ({"gamma": "ignored"}, "y:01234 dx:01234"),
@@ -357,7 +360,7 @@ def test_coarse_numbers_have_eleven_bits() -> None:
     assert np.isfinite(vast).all()  # NaN would be what any fault makes of it
     products = one(p, values(third), CANONICAL.but(coarse="factors"))["y"]
     assert products.tolist() == y.tolist()  # γ = 1, β = 0
-    found = running(parameters(momentum=0.1), values(SECOND), conventions=CANONICAL.but(coarse="momentum"))
+    found = running(parameters(momentum=0.1), values(SECOND), conventions=CANONICAL.but(momentum_held="float16"))
     assert found[0][0] == float(np.float16(0.1))
 
 
@@ -372,3 +375,15 @@ def test_a_trace_says_what_its_update_weighed_in() -> None:
     assert (trained.before[0][0], trained.before[1][0]) == (0.0, 1.0)
     assert (evaluated.weight, evaluated.mean, evaluated.sample_var) == (None, None, None)
     assert evaluated.before[0][0] == trained.running_mean[0]
+
+
+@pytest.mark.parametrize("arithmetic", [Double(), Multiprecision()], ids=["double", "multiprecision"])
+def test_a_folded_output_is_another_only_where_something_is_infinite(arithmetic: Arithmetic) -> None:
+    """γ of 1, ∞, 1 and β of 1, 1, ∞ on x̂ of ±1: of ∞ − ∞ there is no number."""
+    x, ones = np.array([[2.0, 0.0], [2.0, 0.0], [2.0, -2.0]]), np.ones(3)
+    gamma, beta, mu = np.array([1, np.inf, 1]), np.array([1, 1, np.inf]), np.array([1.0, 1.0, 0.0])
+    y = np.array([[2.0, 0.0], [np.inf, -np.inf], [np.inf, np.inf]])
+    y, x, *factors = (arithmetic.lift(a) for a in (y, x, gamma, beta, mu, ones))
+    with np.errstate(invalid="ignore"):
+        found = arithmetic.lower(stages.folded(y, x, tuple(factors), arithmetic))
+    np.testing.assert_array_equal(found, [[2.0, 0.0], [np.nan, np.nan], [np.inf, np.inf]])

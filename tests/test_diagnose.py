@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ ELSEWHERE = {
     "statistics-not-loaded",
     "count-saturates",
     "second-mean-detached",
+    *("eps-in-half", "eps-in-float32", "momentum-in-float32", "output-folded"),
     *(f"channels-on-axis-{axis}" for axis in (2, 3, 4)),
 }
 
@@ -83,7 +85,12 @@ HALF = SMALL | {"dtype": "float16"}
     ("cause", "spec"),
     [
         ("eps-as-floor", {"layer": {"eps": 4.0}}),
+        ("eps-in-half", {"layer": {"eps": 0.3}}),
+        ("eps-in-float32", {"layer": {"eps": 0.3}, "input": SMALL | {"dtype": "float64"}}),
+        ("eps-in-float32", {"layer": {"eps": 1e39}}),
+        ("output-folded", {"layer": {"initial": {"gamma": [math.inf, 1.0, 1.0]}}}),
         ("momentum-clipped", {"layer": {"momentum": 1.5}}),
+        ("momentum-in-float32", {"layer": {"momentum": 0.3}, "input": SMALL | {"dtype": "float64"}}),
         ("count-saturates", {"input": {"shape": [8, 3, 8, 8], "normal": {"mean": 3}}}),
         ("statistics-not-loaded", {"steps": ["train", {"mode": "eval", "save_load": True}]}),
         ("channels-on-axis-2", {"input": {"shape": [4, 3, 3, 2], "normal": {"mean": 3}}}),
@@ -95,6 +102,13 @@ def test_a_fault_that_shows_in_some_layers_alone_is_named_there(cause: str, spec
     of = oracle(**spec)
     found = verdict(of, answer(of, CANONICAL.but(**BY_NAME[cause].changes)))
     assert (found.verdict, found.diagnosis) == ("divergent", cause)
+
+
+def test_an_eps_that_became_zero_is_named_beside_the_infinities_that_it_brought_together() -> None:
+    """y = x·∞ − ∞ is NaN, where x/√0 is infinite; neither cause alone makes it so."""
+    of = oracle(steps=["eval"], gradient=None, layer={"eps": 1e-50, "initial": {"running_var": 0.0}})
+    found = verdict(of, answer(of, CANONICAL.but(eps_held="float32", output="folded")))
+    assert (found.verdict, found.diagnosis) == ("divergent", "eps-in-float32+output-folded")
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ cases:
   unlucky: {input: {shape: [4, 13, 2, 2]}, steps: [eval]}
   matrix:
     matrix: {layer.eps: [1e-5, 0.1]}
-    input: {dtype: float16}
+    input: {dtype: bfloat16}
 """
 
 
@@ -155,7 +155,7 @@ def test_targets_have_names_in_conformance_toml(pytester: pytest.Pytester, folde
 
 
 def test_items_stand_at_their_line(pytester: pytest.Pytester, folder: Path) -> None:
-    record = pytester.inline_run(*options(), "-k", "not float16 and not matrix")
+    record = pytester.inline_run(*options(), "-k", "not bfloat16 and not matrix")
     reports = record.getreports("pytest_runtest_logreport")
     assert {report.nodeid: report.location for report in reports} == {
         "cases/small.yaml::plain::numpy": ("cases/small.yaml", 7, "plain::numpy"),
@@ -427,7 +427,7 @@ def test_a_node_id_selects_its_items(
         (["-k", "plain or unlucky"], ["plain", "unlucky"]),
         (["-m", "train"], ["plain", "matrix[eps=1e-05]", "matrix[eps=0.1]"]),
         (["-m", "eval"], ["unlucky"]),
-        (["-m", "float16"], ["matrix[eps=1e-05]", "matrix[eps=0.1]"]),
+        (["-m", "bfloat16"], ["matrix[eps=1e-05]", "matrix[eps=0.1]"]),
         (["-m", "float32 and train"], ["plain"]),
         (["-m", "numpy"], ["plain", "unlucky", "matrix[eps=1e-05]", "matrix[eps=0.1]"]),
         (["-m", "torch or keras or mindspore or pair"], []),
@@ -483,7 +483,7 @@ def test_a_target_that_was_deselected_is_not_started(
 
 @pytest.mark.parametrize("processes", [[], ["-n", "2"]], ids=["alone", "xdist"])
 def test_last_failed_runs_what_failed(processes: list[str], pytester: pytest.Pytester, folder: Path) -> None:
-    """The unlucky case, and the two of float16, which this target refuses without having said so."""
+    """The unlucky case, and the two of bfloat16, which this target refuses without having said so."""
     target = misbehaving("returns_a_wrong_shape")
     if processes:
         pytest.importorskip("xdist")

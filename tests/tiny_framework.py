@@ -59,8 +59,8 @@ def make(folder: Path) -> Path:
     for old, new in {
         "import numpy as np\n": "import numpy as np\nimport tinyframe\n",
         '"version": np.__version__': '"version": tinyframe.VERSION',
-        "unbiased = var * np.float32": "unbiased = var if tinyframe.BIASED else var * np.float32",
-        "mu = x.mean(self.axes, dtype=np.float32)": "mu = x.mean(self.axes, tinyframe.ACCUMULATOR).astype(np.float32)",
+        "unbiased = var * self.real": "unbiased = var if tinyframe.BIASED else var * self.real",
+        "mu = x.mean(self.axes, dtype=self.real)": "mu = x.mean(self.axes, tinyframe.ACCUMULATOR).astype(self.real)",
     }.items():
         assert source.count(old) == 1, old
         source = source.replace(old, new)

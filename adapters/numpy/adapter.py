@@ -1,7 +1,7 @@
-"""BatchNorm in plain NumPy float32: how an adapter is written, and the implementation the suite's own tests run on.
+"""BatchNorm in plain NumPy: how an adapter is written, and the implementation the suite's own tests run on.
 
 It follows Ioffe and Szegedy, "Batch Normalization" (2015), algorithms 1 and 2, with torch's conventions: two-pass
-statistics in float32, running variance unbiased, momentum weighing the new batch.
+statistics, running variance unbiased, momentum weighing the new batch; half precision is computed in float32.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,12 @@ import numpy as np
 
 from conformance.harness import Adapter, Array, Layer, Native, NotExpressible, Step, Unavailable, framework
 
+OF_PARAMETERS = ("dgamma", "dbeta", "ddgamma")
+
 
 @dataclass
 class BatchNorm:
-    """The layer: parameters, statistics and the mode it is in."""
+    """The layer: parameters and statistics in its dtype, and the mode it is in."""
 
     features: int
     eps: float = 1e-5
@@ -23,21 +25,26 @@ class BatchNorm:
     center: bool = True
     track_running_stats: bool = True
     rank: int = 2
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        self.gamma = np.ones(self.features, np.float32)
-        self.beta = np.zeros(self.features, np.float32)
-        self.running_mean = np.zeros(self.features, np.float32)
-        self.running_var = np.ones(self.features, np.float32)
+        self.real = np.float64 if self.dtype == "float64" else np.float32  # what it computes in
+        self.gamma = np.ones(self.features, self.dtype)
+        self.beta = np.zeros(self.features, self.dtype)
+        self.running_mean = np.zeros(self.features, self.dtype)
+        self.running_var = np.ones(self.features, self.dtype)
         self.num_batches_tracked = 0
         self.training = True
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        """x: (N, C, *spatial) float32 → y of the same shape."""
+        """x: (N, C, *spatial) → y of the same shape, not yet rounded to x's dtype."""
         if x.ndim not in {1: (2, 3), 2: (4,), 3: (5,)}[self.rank]:
             raise ValueError(f"BatchNorm{self.rank}d does not take {x.ndim} dimensions")
         if x.shape[1] != self.features:
             raise ValueError(f"expected {self.features} channels, got {x.shape[1]}")
+        if x.dtype != self.dtype and (x.dtype, self.dtype) != (np.float16, "float32"):
+            raise TypeError(f"a layer of {self.dtype} does not take {x.dtype}")
+        x = x.astype(self.real, copy=False)
         self.axes = (0, *range(2, x.ndim))
         self.column = (1, -1) + (1,) * (x.ndim - 2)
         self.n = x.size // max(self.features, 1)
@@ -45,39 +52,46 @@ class BatchNorm:
         if self.batch:
             if self.training and self.n == 1:
                 raise ValueError("expected more than 1 value per channel when training")
-            mu = x.mean(self.axes, dtype=np.float32)
-            var = ((x - mu.reshape(self.column)) ** 2).mean(self.axes, dtype=np.float32)
+            mu = x.mean(self.axes, dtype=self.real)
+            var = ((x - mu.reshape(self.column)) ** 2).mean(self.axes, dtype=self.real)
             if self.training and self.track_running_stats:
                 self.update(mu, var)
         else:
-            mu, var = self.running_mean, self.running_var
-        self.inv = 1 / np.sqrt(var + np.float32(self.eps))
+            mu, var = self.statistics()
+        self.inv = 1 / np.sqrt(var + self.real(self.eps))
         self.xhat = (x - mu.reshape(self.column)) * self.inv.reshape(self.column)
         return self.xhat * self.gamma.reshape(self.column) + self.beta.reshape(self.column)
+
+    def statistics(self) -> Tuple[np.ndarray, np.ndarray]:
+        """The running mean and variance, (C,), as they are computed with."""
+        return self.running_mean.astype(self.real), self.running_var.astype(self.real)
 
     def update(self, mu: np.ndarray, var: np.ndarray) -> None:
         """Move the running statistics towards the batch's: r ← (1 − m)·r + m·s, s unbiased for the variance."""
         self.num_batches_tracked += 1
         if not self.n:
             return
-        m = np.float32(1 / self.num_batches_tracked if self.momentum is None else self.momentum)
-        unbiased = var * np.float32(self.n / (self.n - 1))
-        self.running_mean = (1 - m) * self.running_mean + m * mu
-        self.running_var = (1 - m) * self.running_var + m * unbiased
+        m = self.real(1 / self.num_batches_tracked if self.momentum is None else self.momentum)
+        unbiased = var * self.real(self.n / (self.n - 1))
+        mean, variance = self.statistics()
+        self.running_mean = ((1 - m) * mean + m * mu).astype(self.dtype)
+        self.running_var = ((1 - m) * variance + m * unbiased).astype(self.dtype)
 
     def backward(self, g: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The cotangent g of y → dx (like x), dgamma and dbeta, (C,)."""
+        g = g.astype(self.real)
         dbeta = g.sum(self.axes)
         dgamma = (g * self.xhat).sum(self.axes)
         outer = (self.gamma * self.inv).reshape(self.column)
         if not self.batch:
             return outer * g, dgamma, dbeta
-        mean_g = (dbeta / np.float32(self.n)).reshape(self.column)
-        mean_gx = (dgamma / np.float32(self.n)).reshape(self.column)
+        mean_g = (dbeta / self.real(self.n)).reshape(self.column)
+        mean_gx = (dgamma / self.real(self.n)).reshape(self.column)
         return outer * (g - mean_g - self.xhat * mean_gx), dgamma, dbeta
 
     def second(self, g: np.ndarray, v: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The cotangent v of dx → the derivatives of the sum of v·dx: ddx (like x), ddgamma (C,), ddy (like y)."""
+        g, v = g.astype(self.real), v.astype(self.real)
         gamma, inv = self.gamma.reshape(self.column), self.inv.reshape(self.column)
         if not self.batch:  # the statistics are constants
             return 0 * g, self.inv * (v * g).sum(self.axes), gamma * inv * v
@@ -100,10 +114,13 @@ class NumPy(Adapter):
         return {"version": np.__version__, "device": "cpu"}
 
     def build(self, layer: Layer) -> BatchNorm:
-        if layer.dtype != "float32":
-            raise NotExpressible(f"this implementation is float32 only, not {layer.dtype}")
+        if layer.dtype == "bfloat16":
+            raise NotExpressible("NumPy has no bfloat16")
         names = ("rank", "features", "eps", "momentum", "scale", "center", "track_running_stats")
-        return self.make({name: getattr(layer, name) for name in names}, layer)
+        arguments = {name: getattr(layer, name) for name in names}
+        if layer.dtype != "float32":
+            arguments["dtype"] = layer.dtype
+        return self.make(arguments, layer)
 
     def build_native(self, native: Native) -> BatchNorm:
         return self.make({"rank": native.rank, **native.arguments}, native)
@@ -117,8 +134,8 @@ class NumPy(Adapter):
         return made
 
     def step(self, layer: BatchNorm, step: Step) -> Tuple[BatchNorm, Dict[str, Array]]:
-        if step.x.dtype != "float32":
-            raise NotExpressible(f"this implementation is float32 only, not {step.x.dtype}")
+        if step.x.dtype == "bfloat16":
+            raise NotExpressible("NumPy has no bfloat16")
         if step.save_load:
             self.facts.append("NumPy has no checkpoints; the layer went on as it was")
         if step.mode != "default":
@@ -126,22 +143,23 @@ class NumPy(Adapter):
         x = step.x.numpy()
         with framework():
             y = layer.forward(x)
-        tensors = {"y": Array.of(y)}
+        tensors = {"y": y}
         if step.reread:
-            tensors["x"] = Array.of(x)
+            tensors["x"] = x
         if step.dy is not None:
             dx, dgamma, dbeta = layer.backward(step.dy.numpy())
-            tensors["dx"] = Array.of(dx)
+            tensors["dx"] = dx
             if layer.scale and not step.frozen:
-                tensors["dgamma"] = Array.of(dgamma)
+                tensors["dgamma"] = dgamma
             if layer.center and not step.frozen:
-                tensors["dbeta"] = Array.of(dbeta)
+                tensors["dbeta"] = dbeta
         if step.dy is not None and step.v is not None:
             ddx, ddgamma, ddy = layer.second(step.dy.numpy(), step.v.numpy())
-            tensors.update(ddx=Array.of(ddx), ddy=Array.of(ddy))
+            tensors.update(ddx=ddx, ddy=ddy)
             if "dgamma" in tensors:
-                tensors["ddgamma"] = Array.of(ddgamma)
-        return layer, tensors
+                tensors["ddgamma"] = ddgamma
+        dtypes = {name: layer.dtype if name in OF_PARAMETERS else x.dtype for name in tensors}
+        return layer, {name: Array.of(tensor.astype(dtypes[name])) for name, tensor in tensors.items()}
 
     def state(self, layer: BatchNorm) -> Dict[str, Array]:
         held = {}

@@ -38,32 +38,35 @@ def _f(what: str, *edits: Edit, named: str = "") -> Fault:
 AXES = "self.axes = (0, *range(2, x.ndim))"
 BATCH = "self.batch = self.training or not self.track_running_stats"
 BETA = "+ self.beta.reshape(self.column)"
+CAST = "x = x.astype(self.real, copy=False)"
+GIVEN = f"self.given = x.dtype; {CAST}"
 CHANNELS = 'raise ValueError(f"expected {self.features} channels, got {x.shape[1]}")'
 COUNT = "self.n = x.size // max(self.features, 1)"
 COLUMN = "self.column = (1, -1) + (1,) * (x.ndim - 2)"
-CORRECTION = "var * np.float32(self.n / (self.n - 1))"
+CORRECTION = "var * self.real(self.n / (self.n - 1))"
 DBETA = "dbeta = g.sum(self.axes)"
 DGAMMA = "dgamma = (g * self.xhat).sum(self.axes)"
 DIMENSIONS = 'raise ValueError(f"BatchNorm{self.rank}d does not take {x.ndim} dimensions")'
+DTYPES = "layer.dtype if name in OF_PARAMETERS else x.dtype"
 DX = "outer * (g - mean_g - self.xhat * mean_gx)"
 FIRST_64 = "self.gamma[np.arange(self.features) % (64 if self.rank == 3 else self.features)]"
-EVAL = "mu, var = self.running_mean, self.running_var"
+EVAL = "mu, var = self.statistics()"
 GAMMA = "self.xhat * self.gamma.reshape(self.column)"
-INV = "1 / np.sqrt(var + np.float32(self.eps))"
-MEAN_G = "mean_g = (dbeta / np.float32(self.n))"
-MEAN_GX = "mean_gx = (dgamma / np.float32(self.n))"
+INV = "1 / np.sqrt(var + self.real(self.eps))"
+MEAN_G = "mean_g = (dbeta / self.real(self.n))"
+MEAN_GX = "mean_gx = (dgamma / self.real(self.n))"
 MODE = 'layer.training = step.mode == "train"'
-MOMENTUM = "np.float32(1 / self.num_batches_tracked if self.momentum is None else self.momentum)"
-MU = "mu = x.mean(self.axes, dtype=np.float32)"
+MOMENTUM = "self.real(1 / self.num_batches_tracked if self.momentum is None else self.momentum)"
+MU = "mu = x.mean(self.axes, dtype=self.real)"
 OUTER = "(self.gamma * self.inv)"
-R_MEAN = "(1 - m) * self.running_mean + m * mu"
-R_VAR = "(1 - m) * self.running_var + m * unbiased"
+R_MEAN = "(1 - m) * mean + m * mu"
+R_VAR = "(1 - m) * variance + m * unbiased"
 START = "self.training = True"
 PASSED_ON = "dx, dgamma, dbeta = layer.backward(step.dy.numpy())"
 UPDATE = "self.update(mu, var)"
-VAR = "((x - mu.reshape(self.column)) ** 2).mean(self.axes, dtype=np.float32)"
+VAR = "((x - mu.reshape(self.column)) ** 2).mean(self.axes, dtype=self.real)"
 XHAT = "self.xhat = (x - mu.reshape(self.column)) * self.inv.reshape(self.column)"
-Y = 'tensors = {"y": Array.of(y)}'
+Y = 'tensors = {"y": y}'
 
 CONVENTIONS = {
     "running_variance_biased": _f(
@@ -71,12 +74,12 @@ CONVENTIONS = {
     ),
     "running_variance_corrected_twice": _f(
         "Stores the variance with the factor squared.",
-        (CORRECTION, "var * np.float32((self.n / (self.n - 1)) ** 2)"),
+        (CORRECTION, "var * self.real((self.n / (self.n - 1)) ** 2)"),
         named="running-variance-corrected-twice",
     ),
     "batch_variance_unbiased": _f(
         "Normalises the batch by its unbiased variance.",
-        (INV, "1 / np.sqrt(var * np.float32(self.n / (self.n - 1) if self.batch else 1) + np.float32(self.eps))"),
+        (INV, "1 / np.sqrt(var * self.real(self.n / (self.n - 1) if self.batch else 1) + self.real(self.eps))"),
         named="batch-variance-unbiased",
     ),
     "momentum_reversed": _f(
@@ -85,7 +88,7 @@ CONVENTIONS = {
         named="momentum-weighs-old",
     ),
     "momentum_ignored": _f(
-        "Has a momentum of 0.1 whatever was asked for.", (MOMENTUM, "np.float32(0.1)"), named="momentum-0.1"
+        "Has a momentum of 0.1 whatever was asked for.", (MOMENTUM, "self.real(0.1)"), named="momentum-0.1"
     ),
     "momentum_none_is_the_default": _f(
         "Takes no momentum for 0.1.",
@@ -94,7 +97,7 @@ CONVENTIONS = {
     ),
     "momentum_clipped": _f(
         "Holds momentum to [0, 1] without a word.",
-        (MOMENTUM, f"np.clip({MOMENTUM}, np.float32(0), np.float32(1))"),
+        (MOMENTUM, f"np.clip({MOMENTUM}, self.real(0), self.real(1))"),
         named="momentum-clipped",
     ),
     "cumulative_up_to_eight": _f(
@@ -102,10 +105,10 @@ CONVENTIONS = {
         (MOMENTUM, MOMENTUM.replace("1 / self.num_batches_tracked", "1 / min(self.num_batches_tracked, 8)")),
     ),
     "always_cumulative": _f(
-        "Averages over all batches.", (MOMENTUM, "np.float32(1 / self.num_batches_tracked)"), named="cumulative-average"
+        "Averages over all batches.", (MOMENTUM, "self.real(1 / self.num_batches_tracked)"), named="cumulative-average"
     ),
     "eps_outside_root": _f(
-        "Adds eps to the deviation.", (INV, "1 / (np.sqrt(var) + np.float32(self.eps))"), named="eps-outside-root"
+        "Adds eps to the deviation.", (INV, "1 / (np.sqrt(var) + self.real(self.eps))"), named="eps-outside-root"
     ),
     "eps_added_twice": _f(
         "Adds eps to the variance twice.", (INV, INV.replace("self.eps", "2 * self.eps")), named="eps-added-twice"
@@ -116,15 +119,15 @@ CONVENTIONS = {
     "eps_ignored": _f("Adds no eps.", (INV, "1 / np.sqrt(var)"), named="eps-ignored"),
     "eps_as_floor": _f(
         "Raises the variance to eps.",
-        (INV, "1 / np.sqrt(np.maximum(var, np.float32(self.eps)))"),
+        (INV, "1 / np.sqrt(np.maximum(var, self.real(self.eps)))"),
         named="eps-as-floor eps-ignored",  # the same thing where every variance is above eps
     ),
     "eps_stored": _f(
         "Stores the variance with eps added.",
-        (CORRECTION, f"({CORRECTION} + np.float32(self.eps))"),
+        (CORRECTION, f"({CORRECTION} + self.real(self.eps))"),
         named="eps-stored",
     ),
-    "root_forgotten": _f("Divides by the variance.", (INV, "1 / (var + np.float32(self.eps))"), named="root-forgotten"),
+    "root_forgotten": _f("Divides by the variance.", (INV, "1 / (var + self.real(self.eps))"), named="root-forgotten"),
     "infers_by_default": _f("Begins in evaluation.", (START, "self.training = False"), named="default-mode-eval"),
     "forgets_the_mode": _f(
         "Trains wherever a call names no mode.",
@@ -140,7 +143,7 @@ STATE = {
     ),
     "updates_in_evaluation": _f(
         "Moves the running statistics in evaluation too.",
-        (EVAL, f"{MU}; var = {VAR}; held = (self.running_mean, self.running_var); {UPDATE}; mu, var = held"),
+        (EVAL, f"{MU}; var = {VAR}; held = self.statistics(); {UPDATE}; mu, var = held"),
         named="statistics-updated-in-eval",
     ),
     "updates_twice": _f(
@@ -153,7 +156,7 @@ STATE = {
     ),
     "trains_by_running_statistics": _f(
         "Trains by the running statistics, which it moves afterwards.",
-        (UPDATE, f"held = (self.running_mean, self.running_var); {UPDATE}; mu, var = held; self.batch = False"),
+        (UPDATE, f"held = self.statistics(); {UPDATE}; mu, var = held; self.batch = False"),
         named="running-statistics-in-train",
     ),
     "evaluates_by_the_batch": _f(
@@ -195,7 +198,7 @@ STATE = {
     ),
     "trains_its_parameters": _f(
         "Moves γ in the backward pass.",
-        (DGAMMA, f"{DGAMMA}; self.gamma = self.gamma - np.float32(0.1) * dgamma"),
+        (DGAMMA, f"{DGAMMA}; self.gamma = self.gamma - self.real(0.1) * dgamma"),
         named="parameters-changed",
     ),
 }
@@ -203,13 +206,13 @@ STATE = {
 AXES_AND_PARAMETERS = {
     "one_mean_for_all_channels": _f(
         "Takes the mean over the channels too.",
-        (MU, "mu = np.full(self.features, x.mean(), np.float32)"),
+        (MU, "mu = np.full(self.features, x.mean(dtype=self.real))"),
         named="mean-of-all-channels",
     ),
     "statistics_of_all_channels": _f(
         "Takes mean and variance over the channels too.",
-        (MU, "mu = np.full(self.features, x.mean(), np.float32)"),
-        (VAR, f"np.full(self.features, {VAR}.mean(), np.float32)"),
+        (MU, "mu = np.full(self.features, x.mean(dtype=self.real))"),
+        (VAR, f"np.full(self.features, {VAR}.mean())"),
         named="statistics-of-all-channels",
     ),
     "counts_samples": _f(
@@ -271,50 +274,56 @@ AXES_AND_PARAMETERS = {
             XHAT,
             "over = tuple(range(2, x.ndim)); alone = self.batch and over; "
             f"{XHAT} if not alone else (x - x.mean(over, keepdims=True)) / "
-            "np.sqrt(x.var(over, keepdims=True) + np.float32(self.eps))",
+            "np.sqrt(x.var(over, keepdims=True) + self.real(self.eps))",
         ),
     ),
     "spatial_axes_swapped": _f(
         "Writes the last two axes of y in each other's order.",
-        (Y, 'tensors = {"y": Array.of(y.swapaxes(-1, -2).copy().reshape(y.shape) if y.ndim > 3 else y)}'),
+        (Y, 'tensors = {"y": y.swapaxes(-1, -2).copy().reshape(y.shape) if y.ndim > 3 else y}'),
     ),
 }
 
 NUMERICS = {
     "one_pass_variance": _f(
         "Takes E[x²] − μ².",
-        (VAR, "(x * x).mean(self.axes, dtype=np.float32) - mu * mu"),
+        (VAR, "(x * x).mean(self.axes, dtype=self.real) - mu * mu"),
         named="variance-one-pass variance-cancelled",
     ),
     "mean_in_half_precision": _f(
         "Adds up the mean in float16.",
-        (MU, MU.replace("float32", "float16") + ".astype(np.float32)"),
+        (MU, MU.replace("self.real", "np.float16") + ".astype(self.real)"),
         named="statistics-in-half",
     ),
     "variance_in_half_precision": _f(
         "Adds up the variance in float16.",
-        (VAR, VAR.replace("float32", "float16") + ".astype(np.float32)"),
+        (VAR, VAR.replace("self.real", "np.float16") + ".astype(self.real)"),
         named="statistics-in-half",
     ),
     "output_through_half_precision": _f(
         "Rounds y to float16.",
-        (Y, 'tensors = {"y": Array.of(y.astype(np.float16).astype(np.float32))}'),
+        (Y, 'tensors = {"y": y.astype(np.float16)}'),
         named="output-in-half",
     ),
     "coarse_root": _f(
         "Has the root to four digits.",
-        (INV, f"({INV}).astype(np.float16).astype(np.float32)"),
+        (INV, f"({INV}).astype(np.float16).astype(self.real)"),
         named="deviation-in-half",
     ),
     "variance_floor": _f(
         "Raises the variance to 1e-6.",
-        (VAR, f"np.maximum({VAR}, np.float32(1e-6))"),
+        (VAR, f"np.maximum({VAR}, self.real(1e-6))"),
         named="unexplained variance-one-pass variance-cancelled",  # one pass may make 1e-6 of 0 where the mean is 10
+    ),
+    "output_folded": _f(
+        "Takes y as x·a + b.",
+        (XHAT, f"{XHAT}; a = self.gamma * self.inv; b = self.beta - mu * a"),
+        (f"{GAMMA} {BETA}", "x * a.reshape(self.column) + b.reshape(self.column)"),
+        named="output-folded eps-in-float32+output-folded",
     ),
     "count_saturates": _f("Counts up to 255.", (COUNT, f"{COUNT}; self.n = min(self.n, 255)"), named="count-saturates"),
     "subnormals_flushed": _f(
         "Takes numbers below the smallest normal one for zero.",
-        (MU, f"x = np.where(np.abs(x) < np.float32(2.0**-126), np.float32(0), x); {MU}"),
+        (MU, f"x = np.where(np.abs(x) < np.finfo(x.dtype).tiny, self.real(0), x); {MU}"),
         named="subnormals-flushed",
     ),
     "products_of_tf32": _f(
@@ -325,13 +334,53 @@ NUMERICS = {
             "@dataclass\n",
             "def tf32(a):\n"
             "    fraction, exponent = np.frexp(a)\n"
-            "    return np.ldexp(np.rint(np.ldexp(fraction, 11)), exponent - 11).astype(np.float32)\n\n\n"
+            "    return np.ldexp(np.rint(np.ldexp(fraction, 11)), exponent - 11).astype(a.dtype)\n\n\n"
             "@dataclass\n",
         ),
         named="products-of-11-bits",
     ),
     "momentum_in_half_precision": _f(
-        "Rounds momentum to float16.", (MOMENTUM, MOMENTUM.replace("float32", "float16")), named="momentum-in-half"
+        "Rounds momentum to float16.", (MOMENTUM, MOMENTUM.replace("self.real", "np.float16")), named="momentum-in-half"
+    ),
+    "momentum_in_single_precision": _f(
+        "Rounds momentum to float32.",
+        (MOMENTUM, MOMENTUM.replace("self.real", "np.float32")),
+        named="momentum-in-float32",
+    ),
+    "eps_in_half_precision": _f(
+        "Rounds eps to float16.", (INV, INV.replace("self.real", "np.float16")), named="eps-in-half eps-ignored"
+    ),
+    "eps_in_single_precision": _f(
+        "Rounds eps to float32.", (INV, INV.replace("self.real", "np.float32")), named="eps-in-float32"
+    ),
+    "deviation_in_its_dtype": _f(
+        "Rounds 1/√(σ²+ε) to the dtype of the parameters.",
+        (INV, f"({INV}).astype(self.dtype).astype(self.real)"),
+        named="statistics-rounded deviation-in-half",
+    ),
+    "normalised_in_the_inputs_dtype": _f(
+        "Rounds x̂ to the dtype of the input.",
+        (CAST, GIVEN),
+        (XHAT, f"{XHAT}; self.xhat = self.xhat.astype(self.given).astype(self.real)"),
+        named="unexplained products-of-11-bits+terms-rounded",  # which float16 has, too
+    ),
+    "gradient_sums_in_the_inputs_dtype": _f(
+        "Rounds the sums in dx to the dtype of the input.",
+        (CAST, GIVEN),
+        (MEAN_G, MEAN_G.replace("dbeta", "dbeta.astype(self.given)")),
+        (MEAN_GX, MEAN_GX.replace("dgamma", "dgamma.astype(self.given)")),
+        named="terms-rounded",
+    ),
+    "statistics_stored_in_the_inputs_dtype": _f(
+        "Rounds the running statistics to the dtype of the input.",
+        (CAST, GIVEN),
+        (f"({R_MEAN}).astype(", f"({R_MEAN}).astype(self.given).astype("),
+        (f"({R_VAR}).astype(", f"({R_VAR}).astype(self.given).astype("),
+    ),
+    "double_in_single_precision": _f(
+        "Computes float64 in float32.",
+        ('np.float64 if self.dtype == "float64" else np.float32', "np.float32"),
+        named="computed-in-float32",
     ),
 }
 
@@ -415,7 +464,7 @@ GRADIENTS = {
 FORM = {
     "nan_skipped": _f(
         "Leaves NaN out of the statistics.",
-        (MU, "mu = np.nanmean(x, self.axes, dtype=np.float32) if x.size else x.mean(self.axes)"),
+        (MU, "mu = np.nanmean(x, self.axes, dtype=self.real) if x.size else x.mean(self.axes)"),
         (
             VAR,
             VAR.replace(
@@ -428,13 +477,13 @@ FORM = {
         "Takes NaN in dy for 0.",
         (PASSED_ON, PASSED_ON.replace("step.dy.numpy()", "np.where(np.isnan(step.dy.numpy()), 0, step.dy.numpy())")),
     ),
-    "output_clipped": _f("Holds y to [−64, 64].", (Y, 'tensors = {"y": Array.of(np.clip(y, -64, 64))}')),
+    "output_clipped": _f("Holds y to [−64, 64].", (Y, 'tensors = {"y": np.clip(y, -64, 64)}')),
     "output_in_float64": _f(
-        "Returns y in float64.", (Y, 'tensors = {"y": Array.of(y.astype(np.float64))}'), named="dtype"
+        "Returns y in float64.",
+        (DTYPES, DTYPES.replace("x.dtype", '("float64" if name == "y" else x.dtype)')),
+        named="dtype",
     ),
-    "output_flat": _f(
-        "Returns y as one row a sample.", (Y, 'tensors = {"y": Array.of(y.reshape(len(y), -1))}'), named="shape"
-    ),
+    "output_flat": _f("Returns y as one row a sample.", (Y, 'tensors = {"y": y.reshape(len(y), -1)}'), named="shape"),
     "counter_in_float64": _f("Counts batches in floating point.", ("np.int64", "np.float64"), named="dtype"),
     "writes_to_its_input": _f(
         "Normalises x in place.",
@@ -444,17 +493,18 @@ FORM = {
     "keeps_the_first_eps": _f(
         "Keeps eps by its first 17 decimals, for every layer that comes after.",
         (INV, INV.replace("self.eps", 'globals().setdefault("EPS", {}).setdefault(f"{self.eps:.17f}", self.eps)')),
+        named="unexplained eps-ignored",
     ),
     "differs_from_run_to_run": _f(
         "Adds rounding errors by chance.",
-        (Y, 'tensors = {"y": Array.of(y * np.random.uniform(1, 1 + 1e-7, y.shape).astype(np.float32))}'),
+        (Y, 'tensors = {"y": y * np.random.uniform(1, 1 + np.finfo(layer.real).eps, y.shape)}'),
         named="differs-from-run-to-run",
     ),
     "refuses_two_values": _f("Takes two values for too few.", ("self.n == 1", "self.n <= 2"), named="ValueError"),
     "takes_one_value": _f(
         "Trains on a single value.",
         ("self.n == 1", "False"),
-        (CORRECTION, "var * np.float32(self.n / max(self.n - 1, 1))"),
+        (CORRECTION, "var * self.real(self.n / max(self.n - 1, 1))"),
         named="running-variance-biased",
     ),
     "takes_wrong_channels": _f(
