@@ -91,6 +91,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     _h("frozen-trains", "a frozen layer still normalises by the batch in training mode", frozen="mode"),
     _h("unlearned-applied", "γ and β are applied where they are not learned", unlearned="applied"),
     _h("unlearned-absent", "γ and β are not applied where they are not learned", unlearned="absent"),
+    _h("mask-ignored", "what a mask leaves out counts as well", mask="ignored"),
     _h("mask-count-padded", "sums over what a mask keeps are divided by its count and 1e-7", mask_count="padded"),
     _h("eps-1e-3", "eps is 1e-3, whatever was asked for", eps=1e-3),
     _h("eps-1e-5", "eps is 1e-5, whatever was asked for", eps=1e-5),

@@ -31,13 +31,15 @@ class Modes:
 class Moments:
     """The batch's mean and variance.
 
-    `mask_count`: whether sums over what a mask keeps are divided by its count, or by 10⁻⁷ more, so that a mask that
-    keeps nothing has moments of 0. `shared`: a mean, or both moments, of all channels together. `count`: the n that
-    corrections and gradients divide by, where it is not that of values. `sums` that overflow are infinite from
-    float32's largest number on. `empty`: a batch of no values is skipped, or averaged to 0/0. `means` and `variances`:
-    per step, the mean and the biased variance of each channel that were used, whatever they should be.
+    `mask`: whether it takes values out. `mask_count`: whether sums over what it keeps are divided by its count, or by
+    10⁻⁷ more, so that a mask that keeps nothing has moments of 0. `shared`: a mean, or both moments, of all channels
+    together. `count`: the n that corrections and gradients divide by, where it is not that of values. `sums` that
+    overflow are infinite from float32's largest number on. `empty`: a batch of no values is skipped, or averaged to
+    0/0. `means` and `variances`: per step, the mean and the biased variance of each channel that were used, whatever
+    they should be.
     """
 
+    mask: Literal["applied", "ignored"] = "applied"
     mask_count: Literal["exact", "padded"] = "exact"
     shared: Literal["nothing", "mean", "both"] = "nothing"
     count: Literal["values", "samples", "values up to 255"] = "values"

@@ -116,7 +116,7 @@ class Oracle:
         idle = {
             ("default_mode", "mode_lasts"): all(call.mode != "default" for call in calls),
             ("frozen",): self.problem.case.kind != "native" and not any(call.frozen for call in calls),
-            ("mask_count",): all(call.mask is None for call in calls),
+            ("mask", "mask_count"): all(call.mask is None for call in calls),
             ("unlearned",): layer is not None and layer.scale and layer.center,
             ("loaded",): not any(call.save_load for call in calls),
             ("second",): all(call.v is None for call in calls),

@@ -60,6 +60,11 @@ class Batches:
         """The same, rounded to float32."""
         return Batches([_single(step) for step in self.steps], self.arithmetic, self.latest)
 
+    @cached_property
+    def unmasked(self) -> Batches:
+        """The same without masks."""
+        return Batches([replace(step, mask=None) for step in self.steps], self.arithmetic, self.latest)
+
     def lifted(self, index: int) -> tuple[Array, Array | None, Any]:
         """x, g and the mask of a step; of large tensors it is quicker to lift them again than to hold them."""
         lifted = self._lifted.get(index)
@@ -106,6 +111,7 @@ def read(parameters: Parameters, batches: Batches, c: Conventions) -> list[Trace
     The running statistics pass exactly from step to step: they are never rounded to a layer's dtype.
     """
     batches = batches.single if c.precision == "float32" else batches
+    batches = batches.unmasked if c.mask == "ignored" else batches
     layer = batches.latest.answer(
         lambda: _layer(parameters, c, batches.arithmetic),
         ("layer", c.precision, c.unlearned, c.gamma, c.beta),

@@ -70,7 +70,8 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"least_eps": 1e-6}, ""),  # the ε here is above it
     ({"frozen": "eval"}, "y:4 dx:4 running_mean:4 running_var:4 count:4"),
     ({"unlearned": "applied"}, ""),  # γ and β are learned here
-    ({"mask_count": "padded"}, ""),  # there is no mask here
+    ({"mask": "ignored"}, ""),  # there is none here
+    ({"mask_count": "padded"}, ""),
     ({"precision": "float32"}, ""),  # these numbers are float32's
     *(
         ({name: value}, "")  # widens the bounds alone

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ cases:
   unlucky: {input: {shape: [4, 13, 2, 2]}, steps: [eval]}
   matrix:
     matrix: {layer.eps: [1e-5, 0.1]}
-    input: {dtype: bfloat16}
+    input: {dtype: float16}
+    layer: {dtype: bfloat16}
 """
 
 
@@ -155,7 +156,7 @@ def test_targets_have_names_in_conformance_toml(pytester: pytest.Pytester, folde
 
 
 def test_items_stand_at_their_line(pytester: pytest.Pytester, folder: Path) -> None:
-    record = pytester.inline_run(*options(), "-k", "not bfloat16 and not matrix")
+    record = pytester.inline_run(*options(), "-k", "not float16 and not matrix")
     reports = record.getreports("pytest_runtest_logreport")
     assert {report.nodeid: report.location for report in reports} == {
         "cases/small.yaml::plain::numpy": ("cases/small.yaml", 7, "plain::numpy"),
@@ -249,7 +250,7 @@ def test_no_test_for_want_of_a_framework_says_so(
 
 def test_no_test_for_want_of_a_case_that_speaks_to_the_target_says_so(pytester: pytest.Pytester, folder: Path) -> None:
     native = CASES.replace("layer: {}", "native: {torch: {num_features: 3}}").replace("layer.eps: [1e-5", "repeat: [1")
-    write(folder, native.replace("[1, 0.1]", "[1, 2]"))
+    write(folder, native.replace("[1, 0.1]", "[1, 2]").replace("layer: {dtype: bfloat16}", ""))
     result = pytester.runpytest(*options("numpy"))
     result.stdout.fnmatch_lines(["conformance: no test came of 1 case file: no case speaks to numpy (name others *"])
     assert "no test came of" not in pytester.runpytest(*options("torch"), "-k", "nothing").stdout.str()
@@ -335,13 +336,12 @@ def test_a_failure_says_what_and_why_and_how_to_see_more(
     assert "divergent, unexpected" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("fault", "case"), [("returns_a_wrong_shape", "unlucky"), ("refuses", "matrix")])
+@pytest.mark.parametrize(("of", "fault"), [(misbehaving, "returns_a_wrong_shape"), (spelled, "cannot_say")])
 def test_a_failure_that_no_script_can_show_offers_none(
-    fault: str, case: str, pytester: pytest.Pytester, folder: Path
+    of: Callable[[str], str], fault: str, pytester: pytest.Pytester, folder: Path
 ) -> None:
     """Without a template, and of a case that the adapter has no words for."""
-    target = misbehaving(fault) if case == "unlucky" else spelled(fault)
-    first, *_ = failures(pytester.runpytest(*options(target), "-k", case))
+    first, *_ = failures(pytester.runpytest(*options(of(fault)), "-k", "unlucky"))
     assert any(line.startswith("see: ") for line in first)
     assert not any(line.startswith("repro: ") for line in first)
 
@@ -387,7 +387,7 @@ def test_a_name_of_a_file_does_not_act_through_a_failure(pytester: pytest.Pytest
     result = pytester.runpytest(*options(spelled("refuses")))
     # Where CI is set pytest's summary says every line once more.
     said = {line for line in result.outlines if line.startswith(("see: ", "repro: "))}
-    assert len(said) == 4  # no script shows what the framework has no way to say
+    assert len(said) == 6
     assert all(line.isprintable() for line in said)
 
 
@@ -427,7 +427,7 @@ def test_a_node_id_selects_its_items(
         (["-k", "plain or unlucky"], ["plain", "unlucky"]),
         (["-m", "train"], ["plain", "matrix[eps=1e-05]", "matrix[eps=0.1]"]),
         (["-m", "eval"], ["unlucky"]),
-        (["-m", "bfloat16"], ["matrix[eps=1e-05]", "matrix[eps=0.1]"]),
+        (["-m", "float16"], ["matrix[eps=1e-05]", "matrix[eps=0.1]"]),
         (["-m", "float32 and train"], ["plain"]),
         (["-m", "numpy"], ["plain", "unlucky", "matrix[eps=1e-05]", "matrix[eps=0.1]"]),
         (["-m", "torch or keras or mindspore or pair"], []),
@@ -483,7 +483,7 @@ def test_a_target_that_was_deselected_is_not_started(
 
 @pytest.mark.parametrize("processes", [[], ["-n", "2"]], ids=["alone", "xdist"])
 def test_last_failed_runs_what_failed(processes: list[str], pytester: pytest.Pytester, folder: Path) -> None:
-    """The unlucky case, and the two of bfloat16, which this target refuses without having said so."""
+    """The unlucky case, and the two of two halves, which this target refuses without having said so."""
     target = misbehaving("returns_a_wrong_shape")
     if processes:
         pytest.importorskip("xdist")

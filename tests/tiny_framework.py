@@ -60,7 +60,9 @@ def make(folder: Path) -> Path:
         "import numpy as np\n": "import numpy as np\nimport tinyframe\n",
         '"version": np.__version__': '"version": tinyframe.VERSION',
         "unbiased = var * self.real": "unbiased = var if tinyframe.BIASED else var * self.real",
-        "mu = x.mean(self.axes, dtype=self.real)": "mu = x.mean(self.axes, tinyframe.ACCUMULATOR).astype(self.real)",
+        "return values.mean(self.axes, dtype=self.real)": (
+            "return values.mean(self.axes, tinyframe.ACCUMULATOR).astype(self.real)"
+        ),
     }.items():
         assert source.count(old) == 1, old
         source = source.replace(old, new)

@@ -12,11 +12,36 @@ import numpy as np
 from conformance.harness import Adapter, Array, Layer, Native, NotExpressible, Step, Unavailable, framework
 
 OF_PARAMETERS = ("dgamma", "dbeta", "ddgamma")
+HALVES = ("float16", "bfloat16")
+
+
+def numbers(array: Array) -> np.ndarray:
+    """Its values in float32, which holds those of shorter dtypes, or in float64 where that is theirs."""
+    values = array.numpy()
+    if array.dtype == "bfloat16":  # which NumPy lacks; its bits are the first half of float32's
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float64 if array.dtype == "float64" else np.float32)
+
+
+def rounded(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Values as numbers of a dtype, in the dtype that they come in."""
+    if dtype != "bfloat16":
+        return values.astype(dtype).astype(values.dtype)
+    bits = values.view(np.uint32)
+    nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000  # the even one of two
+    return np.where(np.isnan(values), values, nearest.astype(np.uint32).view(np.float32))
+
+
+def packed(values: np.ndarray, dtype: str) -> Array:
+    """Values rounded to a dtype, as they cross to the suite."""
+    if dtype != "bfloat16":
+        return Array.of(values.astype(dtype))
+    return Array.of((rounded(values, dtype).view(np.uint32) >> 16).astype(np.uint16), dtype)
 
 
 @dataclass
 class BatchNorm:
-    """The layer: parameters and statistics in its dtype, and the mode it is in."""
+    """The layer: parameters and statistics, which are numbers of its dtype, and the mode it is in."""
 
     features: int
     eps: float = 1e-5
@@ -28,43 +53,45 @@ class BatchNorm:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        self.real = np.float64 if self.dtype == "float64" else np.float32  # what it computes in
-        self.gamma = np.ones(self.features, self.dtype)
-        self.beta = np.zeros(self.features, self.dtype)
-        self.running_mean = np.zeros(self.features, self.dtype)
-        self.running_var = np.ones(self.features, self.dtype)
+        self.real: Any = np.float64 if self.dtype == "float64" else np.float32  # what it computes in
+        self.gamma = np.ones(self.features, self.real)
+        self.beta = np.zeros(self.features, self.real)
+        self.running_mean = np.zeros(self.features, self.real)
+        self.running_var = np.ones(self.features, self.real)
         self.num_batches_tracked = 0
         self.training = True
 
-    def forward(self, x: np.ndarray) -> np.ndarray:
-        """x: (N, C, *spatial) → y of the same shape, not yet rounded to x's dtype."""
+    def forward(self, x: np.ndarray, dtype: str, mask: Optional[np.ndarray] = None) -> np.ndarray:
+        """x: (N, C, *spatial), numbers of a dtype, and which of (N, *spatial) count → y of the same shape."""
         if x.ndim not in {1: (2, 3), 2: (4,), 3: (5,)}[self.rank]:
             raise ValueError(f"BatchNorm{self.rank}d does not take {x.ndim} dimensions")
         if x.shape[1] != self.features:
             raise ValueError(f"expected {self.features} channels, got {x.shape[1]}")
-        if x.dtype != self.dtype and (x.dtype, self.dtype) != (np.float16, "float32"):
-            raise TypeError(f"a layer of {self.dtype} does not take {x.dtype}")
-        x = x.astype(self.real, copy=False)
+        if dtype != self.dtype and (self.dtype != "float32" or dtype not in HALVES):
+            raise TypeError(f"a layer of {self.dtype} does not take {dtype}")
         self.axes = (0, *range(2, x.ndim))
         self.column = (1, -1) + (1,) * (x.ndim - 2)
-        self.n = x.size // max(self.features, 1)
+        self.kept = True if mask is None else mask[:, None]
+        self.n = x.size // max(self.features, 1) if mask is None else int(mask.sum())
         self.batch = self.training or not self.track_running_stats
         if self.batch:
             if self.training and self.n == 1:
                 raise ValueError("expected more than 1 value per channel when training")
-            mu = x.mean(self.axes, dtype=self.real)
-            var = ((x - mu.reshape(self.column)) ** 2).mean(self.axes, dtype=self.real)
+            mu = self.mean(x)
+            var = self.mean((x - mu.reshape(self.column)) ** 2)
             if self.training and self.track_running_stats:
                 self.update(mu, var)
         else:
-            mu, var = self.statistics()
+            mu, var = self.running_mean, self.running_var
         self.inv = 1 / np.sqrt(var + self.real(self.eps))
         self.xhat = (x - mu.reshape(self.column)) * self.inv.reshape(self.column)
         return self.xhat * self.gamma.reshape(self.column) + self.beta.reshape(self.column)
 
-    def statistics(self) -> Tuple[np.ndarray, np.ndarray]:
-        """The running mean and variance, (C,), as they are computed with."""
-        return self.running_mean.astype(self.real), self.running_var.astype(self.real)
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """The mean of each channel over what counts, (C,)."""
+        if self.kept is True:
+            return values.mean(self.axes, dtype=self.real)
+        return np.where(self.kept, values, 0).sum(self.axes, dtype=self.real) / self.real(self.n)
 
     def update(self, mu: np.ndarray, var: np.ndarray) -> None:
         """Move the running statistics towards the batch's: r ← (1 − m)·r + m·s, s unbiased for the variance."""
@@ -73,13 +100,11 @@ class BatchNorm:
             return
         m = self.real(1 / self.num_batches_tracked if self.momentum is None else self.momentum)
         unbiased = var * self.real(self.n / (self.n - 1))
-        mean, variance = self.statistics()
-        self.running_mean = ((1 - m) * mean + m * mu).astype(self.dtype)
-        self.running_var = ((1 - m) * variance + m * unbiased).astype(self.dtype)
+        self.running_mean = rounded((1 - m) * self.running_mean + m * mu, self.dtype)
+        self.running_var = rounded((1 - m) * self.running_var + m * unbiased, self.dtype)
 
     def backward(self, g: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The cotangent g of y → dx (like x), dgamma and dbeta, (C,)."""
-        g = g.astype(self.real)
         dbeta = g.sum(self.axes)
         dgamma = (g * self.xhat).sum(self.axes)
         outer = (self.gamma * self.inv).reshape(self.column)
@@ -87,11 +112,10 @@ class BatchNorm:
             return outer * g, dgamma, dbeta
         mean_g = (dbeta / self.real(self.n)).reshape(self.column)
         mean_gx = (dgamma / self.real(self.n)).reshape(self.column)
-        return outer * (g - mean_g - self.xhat * mean_gx), dgamma, dbeta
+        return outer * np.where(self.kept, g - mean_g - self.xhat * mean_gx, g), dgamma, dbeta
 
     def second(self, g: np.ndarray, v: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The cotangent v of dx → the derivatives of the sum of v·dx: ddx (like x), ddgamma (C,), ddy (like y)."""
-        g, v = g.astype(self.real), v.astype(self.real)
         gamma, inv = self.gamma.reshape(self.column), self.inv.reshape(self.column)
         if not self.batch:  # the statistics are constants
             return 0 * g, self.inv * (v * g).sum(self.axes), gamma * inv * v
@@ -106,6 +130,7 @@ class BatchNorm:
 class NumPy(Adapter):
     """Canonical and native parameters are the same thing here."""
 
+    masks = True
     twice = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
@@ -114,8 +139,6 @@ class NumPy(Adapter):
         return {"version": np.__version__, "device": "cpu"}
 
     def build(self, layer: Layer) -> BatchNorm:
-        if layer.dtype == "bfloat16":
-            raise NotExpressible("NumPy has no bfloat16")
         names = ("rank", "features", "eps", "momentum", "scale", "center", "track_running_stats")
         arguments = {name: getattr(layer, name) for name in names}
         if layer.dtype != "float32":
@@ -130,36 +153,36 @@ class NumPy(Adapter):
         with framework():
             made = BatchNorm(**arguments)
         for name, value in described.initial.items():
-            setattr(made, name, value.numpy())
+            setattr(made, name, numbers(value))
         return made
 
     def step(self, layer: BatchNorm, step: Step) -> Tuple[BatchNorm, Dict[str, Array]]:
-        if step.x.dtype == "bfloat16":
-            raise NotExpressible("NumPy has no bfloat16")
         if step.save_load:
             self.facts.append("NumPy has no checkpoints; the layer went on as it was")
         if step.mode != "default":
             layer.training = step.mode == "train"
-        x = step.x.numpy()
+        x, dtype = numbers(step.x), step.x.dtype
         with framework():
-            y = layer.forward(x)
+            y = layer.forward(x, dtype, None if step.mask is None else step.mask.numpy())
         tensors = {"y": y}
         if step.reread:
             tensors["x"] = x
         if step.dy is not None:
-            dx, dgamma, dbeta = layer.backward(step.dy.numpy())
+            dx, dgamma, dbeta = layer.backward(numbers(step.dy))
             tensors["dx"] = dx
             if layer.scale and not step.frozen:
                 tensors["dgamma"] = dgamma
             if layer.center and not step.frozen:
                 tensors["dbeta"] = dbeta
         if step.dy is not None and step.v is not None:
-            ddx, ddgamma, ddy = layer.second(step.dy.numpy(), step.v.numpy())
+            if step.mask is not None:
+                raise NotExpressible("there are no second derivatives under a mask")
+            ddx, ddgamma, ddy = layer.second(numbers(step.dy), numbers(step.v))
             tensors.update(ddx=ddx, ddy=ddy)
             if "dgamma" in tensors:
                 tensors["ddgamma"] = ddgamma
-        dtypes = {name: layer.dtype if name in OF_PARAMETERS else x.dtype for name in tensors}
-        return layer, {name: Array.of(tensor.astype(dtypes[name])) for name, tensor in tensors.items()}
+        dtypes = {name: layer.dtype if name in OF_PARAMETERS else dtype for name in tensors}
+        return layer, {name: packed(tensor, dtypes[name]) for name, tensor in tensors.items()}
 
     def state(self, layer: BatchNorm) -> Dict[str, Array]:
         held = {}
@@ -170,8 +193,10 @@ class NumPy(Adapter):
         if layer.track_running_stats:
             held["running_mean"] = layer.running_mean
             held["running_var"] = layer.running_var
-            held["num_batches_tracked"] = np.asarray(layer.num_batches_tracked, np.int64)
-        return {name: Array.of(value) for name, value in held.items()}
+        found = {name: packed(value, layer.dtype) for name, value in held.items()}
+        if layer.track_running_stats:
+            found["num_batches_tracked"] = Array.of(np.asarray(layer.num_batches_tracked, np.int64))
+        return found
 
     def constructor(self, rank: int) -> Any:
         return BatchNorm

@@ -38,33 +38,33 @@ def _f(what: str, *edits: Edit, named: str = "") -> Fault:
 AXES = "self.axes = (0, *range(2, x.ndim))"
 BATCH = "self.batch = self.training or not self.track_running_stats"
 BETA = "+ self.beta.reshape(self.column)"
-CAST = "x = x.astype(self.real, copy=False)"
-GIVEN = f"self.given = x.dtype; {CAST}"
 CHANNELS = 'raise ValueError(f"expected {self.features} channels, got {x.shape[1]}")'
-COUNT = "self.n = x.size // max(self.features, 1)"
+COUNT = "self.n = x.size // max(self.features, 1) if mask is None else int(mask.sum())"
 COLUMN = "self.column = (1, -1) + (1,) * (x.ndim - 2)"
 CORRECTION = "var * self.real(self.n / (self.n - 1))"
 DBETA = "dbeta = g.sum(self.axes)"
 DGAMMA = "dgamma = (g * self.xhat).sum(self.axes)"
 DIMENSIONS = 'raise ValueError(f"BatchNorm{self.rank}d does not take {x.ndim} dimensions")'
-DTYPES = "layer.dtype if name in OF_PARAMETERS else x.dtype"
-DX = "outer * (g - mean_g - self.xhat * mean_gx)"
+DTYPES = "layer.dtype if name in OF_PARAMETERS else dtype"
+DX = "g - mean_g - self.xhat * mean_gx"
 FIRST_64 = "self.gamma[np.arange(self.features) % (64 if self.rank == 3 else self.features)]"
-EVAL = "mu, var = self.statistics()"
+EVAL = "mu, var = self.running_mean, self.running_var"
 GAMMA = "self.xhat * self.gamma.reshape(self.column)"
 INV = "1 / np.sqrt(var + self.real(self.eps))"
 MEAN_G = "mean_g = (dbeta / self.real(self.n))"
 MEAN_GX = "mean_gx = (dgamma / self.real(self.n))"
 MODE = 'layer.training = step.mode == "train"'
 MOMENTUM = "self.real(1 / self.num_batches_tracked if self.momentum is None else self.momentum)"
-MU = "mu = x.mean(self.axes, dtype=self.real)"
+MU = "mu = self.mean(x)"
 OUTER = "(self.gamma * self.inv)"
-R_MEAN = "(1 - m) * mean + m * mu"
-R_VAR = "(1 - m) * variance + m * unbiased"
+R_MEAN = "(1 - m) * self.running_mean + m * mu"
+R_VAR = "(1 - m) * self.running_var + m * unbiased"
+SQUARES = "(x - mu.reshape(self.column)) ** 2"
 START = "self.training = True"
-PASSED_ON = "dx, dgamma, dbeta = layer.backward(step.dy.numpy())"
+PASSED_ON = "dx, dgamma, dbeta = layer.backward(numbers(step.dy))"
+PASSES_MASK = "None if step.mask is None else step.mask.numpy()"
 UPDATE = "self.update(mu, var)"
-VAR = "((x - mu.reshape(self.column)) ** 2).mean(self.axes, dtype=self.real)"
+VAR = f"self.mean({SQUARES})"
 XHAT = "self.xhat = (x - mu.reshape(self.column)) * self.inv.reshape(self.column)"
 Y = 'tensors = {"y": y}'
 
@@ -143,7 +143,7 @@ STATE = {
     ),
     "updates_in_evaluation": _f(
         "Moves the running statistics in evaluation too.",
-        (EVAL, f"{MU}; var = {VAR}; held = self.statistics(); {UPDATE}; mu, var = held"),
+        (EVAL, f"{MU}; var = {VAR}; held = (self.running_mean, self.running_var); {UPDATE}; mu, var = held"),
         named="statistics-updated-in-eval",
     ),
     "updates_twice": _f(
@@ -156,7 +156,7 @@ STATE = {
     ),
     "trains_by_running_statistics": _f(
         "Trains by the running statistics, which it moves afterwards.",
-        (UPDATE, f"held = self.statistics(); {UPDATE}; mu, var = held; self.batch = False"),
+        (UPDATE, f"held = (self.running_mean, self.running_var); {UPDATE}; mu, var = held; self.batch = False"),
         named="running-statistics-in-train",
     ),
     "evaluates_by_the_batch": _f(
@@ -206,12 +206,12 @@ STATE = {
 AXES_AND_PARAMETERS = {
     "one_mean_for_all_channels": _f(
         "Takes the mean over the channels too.",
-        (MU, "mu = np.full(self.features, x.mean(dtype=self.real))"),
+        (MU, "mu = np.full(self.features, self.mean(x).mean())"),
         named="mean-of-all-channels",
     ),
     "statistics_of_all_channels": _f(
         "Takes mean and variance over the channels too.",
-        (MU, "mu = np.full(self.features, x.mean(dtype=self.real))"),
+        (MU, "mu = np.full(self.features, self.mean(x).mean())"),
         (VAR, f"np.full(self.features, {VAR}.mean())"),
         named="statistics-of-all-channels",
     ),
@@ -286,17 +286,29 @@ AXES_AND_PARAMETERS = {
 NUMERICS = {
     "one_pass_variance": _f(
         "Takes E[x²] − μ².",
-        (VAR, "(x * x).mean(self.axes, dtype=self.real) - mu * mu"),
+        (VAR, "self.mean(x * x) - mu * mu"),
         named="variance-one-pass variance-cancelled",
+    ),
+    "mask_ignored": _f("Counts what the mask leaves out.", (PASSES_MASK, "None"), named="mask-ignored"),
+    "mask_count_padded": _f(
+        "Divides by the count of what the mask keeps and 1e-7.",
+        ("dtype=self.real) / self.real(self.n)", "dtype=self.real) / self.real(self.n + 1e-7)"),
+        named="mask-count-padded unexplained",  # where it keeps nothing, the statistics stay none the less
+    ),
+    "masked_output_blank": _f(
+        "Returns 0 for what the mask leaves out.", (Y, 'tensors = {"y": np.where(layer.kept, y, 0)}')
+    ),
+    "mask_forgotten_in_dx": _f(
+        "Takes both sums off dx where the mask leaves x out, too.", (f"np.where(self.kept, {DX}, g)", f"({DX})")
     ),
     "mean_in_half_precision": _f(
         "Adds up the mean in float16.",
-        (MU, MU.replace("self.real", "np.float16") + ".astype(self.real)"),
+        (MU, "mu = x.mean(self.axes, dtype=np.float16).astype(self.real)"),
         named="statistics-in-half",
     ),
     "variance_in_half_precision": _f(
         "Adds up the variance in float16.",
-        (VAR, VAR.replace("self.real", "np.float16") + ".astype(self.real)"),
+        (VAR, f"({SQUARES}).mean(self.axes, dtype=np.float16).astype(self.real)"),
         named="statistics-in-half",
     ),
     "output_through_half_precision": _f(
@@ -355,27 +367,26 @@ NUMERICS = {
     ),
     "deviation_in_its_dtype": _f(
         "Rounds 1/√(σ²+ε) to the dtype of the parameters.",
-        (INV, f"({INV}).astype(self.dtype).astype(self.real)"),
+        (INV, f"rounded({INV}, self.dtype)"),
         named="statistics-rounded deviation-in-half",
     ),
     "normalised_in_the_inputs_dtype": _f(
         "Rounds x̂ to the dtype of the input.",
-        (CAST, GIVEN),
-        (XHAT, f"{XHAT}; self.xhat = self.xhat.astype(self.given).astype(self.real)"),
+        (XHAT, f"{XHAT}; self.xhat = rounded(self.xhat, dtype)"),
         named="unexplained products-of-11-bits+terms-rounded",  # which float16 has, too
     ),
     "gradient_sums_in_the_inputs_dtype": _f(
         "Rounds the sums in dx to the dtype of the input.",
-        (CAST, GIVEN),
-        (MEAN_G, MEAN_G.replace("dbeta", "dbeta.astype(self.given)")),
-        (MEAN_GX, MEAN_GX.replace("dgamma", "dgamma.astype(self.given)")),
+        (COLUMN, f"self.given = dtype; {COLUMN}"),
+        (MEAN_G, MEAN_G.replace("dbeta", "rounded(dbeta, self.given)")),
+        (MEAN_GX, MEAN_GX.replace("dgamma", "rounded(dgamma, self.given)")),
         named="terms-rounded",
     ),
     "statistics_stored_in_the_inputs_dtype": _f(
         "Rounds the running statistics to the dtype of the input.",
-        (CAST, GIVEN),
-        (f"({R_MEAN}).astype(", f"({R_MEAN}).astype(self.given).astype("),
-        (f"({R_VAR}).astype(", f"({R_VAR}).astype(self.given).astype("),
+        (COLUMN, f"self.given = dtype; {COLUMN}"),
+        (f"{R_MEAN}, self.dtype", f"{R_MEAN}, self.given"),
+        (f"{R_VAR}, self.dtype", f"{R_VAR}, self.given"),
     ),
     "double_in_single_precision": _f(
         "Computes float64 in float32.",
@@ -401,8 +412,8 @@ GRADIENTS = {
         "Keeps x̂ of the first call for the second derivatives of all.",
         (
             "gamma, inv = self.gamma",
-            "kept = vars(self).setdefault('kept', self.xhat); "
-            "self.xhat = kept if kept.shape == g.shape else self.xhat; gamma, inv = self.gamma",
+            "first = vars(self).setdefault('first', self.xhat); "
+            "self.xhat = first if first.shape == g.shape else self.xhat; gamma, inv = self.gamma",
         ),
     ),
     "dbeta_without_the_end_of_a_block": _f(
@@ -410,16 +421,16 @@ GRADIENTS = {
         (DBETA, "dbeta = (g[:-3] if g.ndim == 2 and self.n > 512 and self.n % 512 == 3 else g).sum(self.axes)"),
     ),
     "statistics_detached": _f(
-        "Differentiates as if the statistics were constants.", (DX, "outer * g"), named="gradient-detached"
+        "Differentiates as if the statistics were constants.", (DX, "g"), named="gradient-detached"
     ),
     "mean_detached": _f(
         "Differentiates as if the mean were a constant.",
-        (DX, "outer * (g - self.xhat * mean_gx)"),
+        (DX, "g - self.xhat * mean_gx"),
         named="gradient-mean-detached",
     ),
     "variance_detached": _f(
         "Differentiates as if the variance were a constant.",
-        (DX, "outer * (g - mean_g)"),
+        (DX, "g - mean_g"),
         named="gradient-variance-detached",
     ),
     "one_over_n_missing": _f(
@@ -467,20 +478,21 @@ FORM = {
         (MU, "mu = np.nanmean(x, self.axes, dtype=self.real) if x.size else x.mean(self.axes)"),
         (
             VAR,
-            VAR.replace(
-                "((x - mu.reshape(self.column)) ** 2).mean(", "np.nanmean((x - mu.reshape(self.column)) ** 2, "
-            ),
+            f"np.nanmean({SQUARES}, self.axes, dtype=self.real)",
         ),
     ),
     "nan_swallowed": _f("Takes NaN for 0.", (XHAT, XHAT.replace("(x -", "(np.nan_to_num(x) -"))),
     "nan_taken_for_no_gradient": _f(
         "Takes NaN in dy for 0.",
-        (PASSED_ON, PASSED_ON.replace("step.dy.numpy()", "np.where(np.isnan(step.dy.numpy()), 0, step.dy.numpy())")),
+        (
+            PASSED_ON,
+            PASSED_ON.replace("numbers(step.dy)", "np.nan_to_num(numbers(step.dy), posinf=np.inf, neginf=-np.inf)"),
+        ),
     ),
     "output_clipped": _f("Holds y to [−64, 64].", (Y, 'tensors = {"y": np.clip(y, -64, 64)}')),
     "output_in_float64": _f(
         "Returns y in float64.",
-        (DTYPES, DTYPES.replace("x.dtype", '("float64" if name == "y" else x.dtype)')),
+        (DTYPES, DTYPES.replace("else dtype", 'else "float64" if name == "y" else dtype')),
         named="dtype",
     ),
     "output_flat": _f("Returns y as one row a sample.", (Y, 'tensors = {"y": y.reshape(len(y), -1)}'), named="shape"),
@@ -497,7 +509,7 @@ FORM = {
     ),
     "differs_from_run_to_run": _f(
         "Adds rounding errors by chance.",
-        (Y, 'tensors = {"y": y * np.random.uniform(1, 1 + np.finfo(layer.real).eps, y.shape)}'),
+        (Y, 'tensors = {"y": y * np.random.uniform(1, 1 + np.finfo(y.dtype).eps, y.shape).astype(y.dtype)}'),
         named="differs-from-run-to-run",
     ),
     "refuses_two_values": _f("Takes two values for too few.", ("self.n == 1", "self.n <= 2"), named="ValueError"),
