@@ -142,6 +142,11 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     _h("eval-gradient-through-batch", "dx of evaluation is that of training", eval_gradient="through the batch"),
     _h("dx-without-gamma", "dx is taken without γ", dx_scale="ignored"),
     _h("dgamma-unnormalised", "dγ is Σg·(x−μ), not Σg·x̂", dgamma="unnormalised"),
+    _h(
+        "dgamma-of-two-sums",
+        "dγ is (Σg·x − μ·Σg)/√(σ²+ε), of which something is infinite",
+        dgamma="of two sums",
+    ),
     _h("gradients-averaged", "dγ and dβ are divided by n", parameter_gradients="averaged"),
     _h("gradients-swapped", "dγ and dβ are swapped", parameter_gradients="swapped"),
     _h("gradients-accumulated", "dγ and dβ are added to those of earlier steps", parameter_gradients="accumulated"),

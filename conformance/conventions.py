@@ -110,6 +110,7 @@ class Affine:
 class Differentiating:
     """The gradients. `gradient`: what dx takes off g; `eval_gradient`: whether dx of evaluation does so too.
 
+    `dgamma`: Σg·x̂, Σg·(x−μ), or inv·(Σg·x − μ·Σg), which is another thing where one of these is infinite.
     `second`: whether second derivatives see that the mean which σ² is taken about moves with x.
     """
 
@@ -118,7 +119,7 @@ class Differentiating:
     ] = "full"
     eval_gradient: Literal["direct", "through the batch"] = "direct"
     dx_scale: Literal["applied", "ignored"] = "applied"
-    dgamma: Literal["normalised", "unnormalised"] = "normalised"
+    dgamma: Literal["normalised", "unnormalised", "of two sums"] = "normalised"
     parameter_gradients: Literal["summed", "averaged", "swapped", "accumulated"] = "summed"
     second: Literal["full", "variance about a constant"] = "full"
 

@@ -259,7 +259,10 @@ def _output(
             divisors = stages.divisors(counted, c)
         outer = inv if c.dx_scale == "ignored" else gamma * inv
         dx = stages.dx((g, xhat, kept), sums, divisors, outer)
-        dbeta, dgamma = stages.returned(sums, inv, counted, c, arithmetic)
+        handed_out = sums
+        if c.dgamma == "of two sums":
+            handed_out = sums[0], stages.of_two_sums(sums, (g, x), (mu, inv), arithmetic)
+        dbeta, dgamma = stages.returned(handed_out, inv, counted, c, arithmetic)
     learned = p.trainable and not step.frozen
     trace = Trace(
         batch=batch,

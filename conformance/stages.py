@@ -80,16 +80,16 @@ def of_all(a: Array, arithmetic: Arithmetic) -> Array:
 
 def in_range(sums: Array, arithmetic: Arithmetic, c: Moments) -> Array:
     """Sums as they are held: infinite beyond float32's range where sums overflow."""
-    return sums if c.sums != "overflow" else up_to(float(np.finfo(np.float32).max), sums, arithmetic)
+    return sums if c.sums != "overflow" else held(sums, arithmetic, float(np.finfo(np.float32).max))
 
 
-def up_to(largest: float, a: Array, arithmetic: Arithmetic) -> Array:
-    """Numbers, infinite beyond the largest."""
+def held(a: Array, arithmetic: Arithmetic, largest: float | None = None) -> Array:
+    """Numbers as a dtype holds them that ends at the largest: infinite beyond it."""
     size = arithmetic.lower(a)
-    beyond = np.abs(size) > largest
-    held = a.copy()
-    held[beyond] = arithmetic.lift(np.copysign(np.inf, size[beyond]))
-    return held
+    beyond = np.abs(size) > (arithmetic.largest if largest is None else largest)
+    found = a.copy()
+    found[beyond] = arithmetic.lift(np.copysign(np.inf, size[beyond]))
+    return found
 
 
 # The update
@@ -181,13 +181,9 @@ def folded(y: Array, x: Array, factors: tuple[Array, ...], arithmetic: Arithmeti
     Args:
         factors: γ, β, μ and inv.
     """
-
-    def held(a: Array) -> Array:
-        return up_to(arithmetic.largest, a, arithmetic)
-
     gamma, beta, mu, inv = factors
-    scale = held(gamma * inv)
-    shift = held(beta - held(mu * scale))
+    scale = held(gamma * inv, arithmetic)
+    shift = held(beta - held(mu * scale, arithmetic), arithmetic)
     together = x * scale[:, None] + shift[:, None]
     return np.where(np.isfinite(arithmetic.lower(together)), y, together)
 
@@ -224,6 +220,21 @@ def dx(given: tuple[Array, Array, Any], sums: tuple[Array, Array], divisors: tup
     kept = np.broadcast_to(kept, (len(g), g.shape[1] if np.ndim(kept) else 1))
     taken_off = (np.asarray(total / (divisor or 1))[:, None] for total, divisor in zip(sums, divisors, strict=True))
     return in_blocks(formula, g, xhat, kept, outer[:, None], *taken_off)
+
+
+def of_two_sums(
+    sums: tuple[Array, Array], given: tuple[Array, Array], statistics: tuple[Array, Array], arithmetic: Arithmetic
+) -> Array:
+    """dγ as inv·(Σg·x − μ·Σg) has it: another one where one of these is infinite.
+
+    Args:
+        sums: β' and γ'.
+        given: g and x.
+        statistics: μ and inv.
+    """
+    (dbeta, dgamma), (mu, inv) = sums, statistics
+    together = inv * (held(arithmetic.sum_of(np.multiply, *given), arithmetic) - held(mu * dbeta, arithmetic))
+    return np.where(np.isfinite(arithmetic.lower(together)), dgamma, together)
 
 
 def returned(

@@ -43,7 +43,7 @@ ELSEWHERE = {
     "statistics-not-loaded",
     "count-saturates",
     "second-mean-detached",
-    *("eps-in-half", "eps-in-float32", "momentum-in-float32", "output-folded"),
+    *("eps-in-half", "eps-in-float32", "momentum-in-float32", "output-folded", "dgamma-of-two-sums"),
     *(f"channels-on-axis-{axis}" for axis in (2, 3, 4)),
 }
 
@@ -91,6 +91,7 @@ HALF = SMALL | {"dtype": "float16"}
         ("eps-in-float32", {"layer": {"eps": 1e39}}),
         ("mask-ignored", {"steps": [{"mode": "train", "mask": {"keep": 0.6}}, "eval"]}),
         ("output-folded", {"layer": {"initial": {"gamma": [math.inf, 1.0, 1.0]}}}),
+        ("dgamma-of-two-sums", {"input": HALF, "layer": {"dtype": "float32"}, "gradient": {"std": 3e4, "seed": 2}}),
         ("momentum-clipped", {"layer": {"momentum": 1.5}}),
         ("momentum-in-float32", {"layer": {"momentum": 0.3}, "input": SMALL | {"dtype": "float64"}}),
         ("count-saturates", {"input": {"shape": [8, 3, 8, 8], "normal": {"mean": 3}}}),

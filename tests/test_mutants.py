@@ -103,6 +103,7 @@ CAUGHT = {
     "one_over_n_missing": ONE_STEP,
     "dx_without_gamma": ONE_EVALUATION,
     "dgamma_unnormalised": ONE_EVALUATION,
+    "dgamma_of_two_sums": "gradients/overflowed-cotangents",
     "gradients_averaged": ONE_EVALUATION,
     "gradients_swapped": ONE_EVALUATION,
     "gradients_pile_up": "gradients/after-steps",

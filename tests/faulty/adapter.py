@@ -443,6 +443,12 @@ GRADIENTS = {
     "dgamma_unnormalised": _f(
         "Sums g·(x − μ) for dγ.", (PASSED_ON, f"{PASSED_ON}; dgamma = dgamma / layer.inv"), named="dgamma-unnormalised"
     ),
+    "dgamma_of_two_sums": _f(
+        "Takes dγ as inv·(Σg·x − μ·Σg).",
+        (XHAT, f"{XHAT}; self.seen = x, mu"),
+        (DGAMMA, "dgamma = self.inv * ((g * self.seen[0]).sum(self.axes) - self.seen[1] * dbeta)"),
+        named="dgamma-of-two-sums dgamma-unnormalised",  # of an empty batch both are 0·NaN
+    ),
     "gradients_averaged": _f(
         "Divides dγ and dβ by n.",
         (PASSED_ON, f"{PASSED_ON}; dgamma, dbeta = dgamma / layer.n, dbeta / layer.n"),
