@@ -3,8 +3,8 @@
     python tests/mutants.py [--select TEXT] [--fault NAME] [--write FILE] [--expansions N] [--full]
 
 A fault is caught where a verdict is not the expected one. It is named where the diagnoses of the cases that catch it,
-a sample of them, say what `faulty/adapter.py` says of it. Exit code 1: a fault survives or is misnamed, or the layer
-without a fault is found wanting. Frameworks are not needed; layers run in the processes that judge them.
+a sample of them, say what `faulty/adapter.py` says of it. Exit code 1: a fault survives or is misnamed, a case catches
+none, or the layer without a fault is found wanting. Frameworks are not needed; layers run in the processes that judge.
 """
 
 from __future__ import annotations
@@ -242,7 +242,9 @@ def main() -> int:
     print(f"{len(faults)} mutants, {len(caught)} caught, {len(named)} named")
     enough = len(named) >= 0.95 * sum(map(explicable, wanted.values()))
     guessed = any(not explicable(wanted[fault]) for fault in caught - right)
-    return int(len(caught) < len(faults) or not enough or guessed or any(each.wrong for each in tallies))
+    idle = not options.fault and any(not each.caught for each in tallies)
+    wrong = any(each.wrong for each in tallies)
+    return int(len(caught) < len(faults) or not enough or guessed or idle or wrong)
 
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ CAUGHT = {
     "takes_one_value": "shapes/one-value",
     "takes_wrong_channels": "shapes/wrong-channels[shape=4x3x5x5,steps=train]",
     "takes_wrong_dimensions": "shapes/wrong-dimensions",
+    "takes_wrong_dtypes": "dtypes/other-half",
     "raises_another_type": "shapes/wrong-channels[shape=4x3x5x5,steps=train]",
     "refuses_for_another_reason": "shapes/wrong-channels[shape=4x3x5x5,steps=train]",
     "statistics_of_all_channels": ONE_STEP,

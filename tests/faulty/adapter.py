@@ -535,6 +535,11 @@ FORM = {
         named="accepted",
     ),
     "takes_wrong_dimensions": _f("Takes an input of any rank.", (DIMENSIONS, "pass"), named="accepted"),
+    "takes_wrong_dtypes": _f(
+        "Casts any input to what it computes in.",
+        ('raise TypeError(f"a layer of {self.dtype} does not take {dtype}")', "x = x.astype(self.real)"),
+        named="conforms computed-in-float32 dtype",
+    ),
     "raises_another_type": _f(
         "Raises a RuntimeError for a wrong number of channels.",
         (CHANNELS, CHANNELS.replace("Value", "Runtime")),
