@@ -59,6 +59,7 @@ class Finding:
 
     Attributes:
         framework: whose it is; empty for declared conventions.
+        title: the framework's name for people, which tells someone's own adapter of it apart; empty for these, too.
         cause: what the report's address calls it: the name of the convention or fault, or what was said, as a slug.
         name: name of the convention, fault or problem; empty for an exception, whose words say what it is.
         outcome: one of `OUTCOMES`.
@@ -72,6 +73,7 @@ class Finding:
     """
 
     framework: str
+    title: str
     cause: str
     name: str
     verdict: str
@@ -108,7 +110,7 @@ class Finding:
     def address(self) -> str:
         """What the report's address calls it, among other findings of the same cause."""
         what = shorten(self.reason or self.cause, 120)
-        return f"{self.framework}: {what} ({self.name or self.outcome}, {self.status})"
+        return f"{self.title}: {what} ({self.name or self.outcome}, {self.status})"
 
     @property
     def error(self) -> str:
@@ -176,13 +178,13 @@ def findings(run: Run) -> tuple[Finding, ...]:
 
     A verdict that takes several declared conventions stands under each of them.
     """
-    framework = {target["name"]: target["framework"] for target in run.targets}
+    whose = {target["name"]: (target["framework"], target["title"]) for target in run.targets}
     grouped: dict[tuple[str, ...], list[Line]] = {}
     for line in run.verdicts:
         declared = line["verdict"] == "conventional" and line["status"] != "unexpected"
-        of = "" if declared else framework[line["target"]]
+        of = ("", "") if declared else whose[line["target"]]
         for cause in causes(line):
-            key = (of, line["status"], line["verdict"], cause, line["expected"], _apart(line))
+            key = (*of, line["status"], line["verdict"], cause, line["expected"], _apart(line))
             grouped.setdefault(key, []).append(line)
     return tuple(sorted((_finding(key, lines) for key, lines in grouped.items()), key=_importance))
 
@@ -255,7 +257,7 @@ def _in_common(texts: Iterable[str]) -> str:
 
 
 def _finding(key: tuple[str, ...], lines: Sequence[Line]) -> Finding:
-    framework, status, verdict, cause, expected, apart = key
+    framework, title, status, verdict, cause, expected, apart = key
     raised = bool(lines[0]["error"]) and not lines[0]["diagnosis"]
     said = _in_common(message(line) for line in lines) if raised else ""
     sentence = _in_common(reason(line) for line in lines) if raised else _sentence(cause, lines)
@@ -263,6 +265,7 @@ def _finding(key: tuple[str, ...], lines: Sequence[Line]) -> Finding:
     ordered = sorted(found, key=lambda occurrence: -occurrence.off)
     return Finding(
         framework,
+        title,
         cause,
         "" if raised else cause,
         verdict,

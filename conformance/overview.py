@@ -141,19 +141,21 @@ def _whose(run: Run, faults: Sequence[Finding]) -> dict[str, str]:
     labels = _versions(run.targets)
 
     def told(one: Finding) -> str:
-        among = [target for target in run.targets if target["framework"] == one.framework]
+        among = [
+            target for target in run.targets if (target["framework"], target["title"]) == (one.framework, one.title)
+        ]
         names = [target["name"] for target in among if target["name"] in one.targets]
         if len(names) == 1:
             return labels[names[0]]
-        return _named(among) + ("" if len(names) == len(among) else f" as {'; '.join(names)}")
+        return _named(one.title, among) + ("" if len(names) == len(among) else f" as {'; '.join(names)}")
 
     return {one.address: told(one) for one in faults}
 
 
-def _named(targets: Sequence[dict[str, Any]]) -> str:
+def _named(title: str, targets: Sequence[dict[str, Any]]) -> str:
     """The name of a framework, with its version where the targets have one."""
     releases = {_release(target["facts"].get("version", "")) for target in targets}
-    return " ".join([targets[0]["title"], *(releases if len(releases) == 1 else ())]).strip()
+    return " ".join([title, *(releases if len(releases) == 1 else ())]).strip()
 
 
 def _label(target: dict[str, Any]) -> str:

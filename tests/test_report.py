@@ -397,6 +397,13 @@ def test_a_finding_of_several_targets_of_a_framework_is_told_once_with_those_tha
     assert "4 known findings" in summary(of)
 
 
+def test_someones_own_adapter_of_a_framework_does_not_answer_for_it() -> None:
+    lines = [verdict("divergent", on=on, diagnosis="eps-ignored", reason="no ε") for on in ("torch", "./mine")]
+    own = target("./mine", "My torch") | {"framework": "torch"}
+    of = run(lines, targets=[target("torch"), own])
+    assert sorted(one.title for one in findings(of)) == ["My torch", "PyTorch"]
+
+
 def test_a_finding_of_several_versions_names_none_where_all_show_it() -> None:
     names = ["torch,version=2.9.0", "torch,version=2.13.0"]
     lines = [verdict("divergent", on=on, diagnosis="eps-ignored", reason="no ε") for on in names]
@@ -469,7 +476,7 @@ def test_a_finding_tells_its_largest_error_and_links_to_its_cases_and_the_worst_
     assert only.error == "42,400 bounds, NaN"
     page = Page(html(of))
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a" and "href" in attributes]
-    assert "#finding=torch:%20no%20%CE%B5%20%28eps-ignored%2C%20expected%29" in [
+    assert "#finding=PyTorch:%20no%20%CE%B5%20%28eps-ignored%2C%20expected%29" in [
         link.replace(",", "%2C") for link in links
     ]
     assert links.index("#case=a/1") < links.index("#topic=a")

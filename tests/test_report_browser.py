@@ -462,7 +462,7 @@ def test_a_finding_leads_to_its_cases_and_its_severity_opens_what_is_folded(chro
     playwright.expect(folded).to_be_visible()
     folded.locator("td.number a").click()
     opened.shows("0", "1")
-    assert "torch: f('1') is taken for 1" in page.locator("#chips").inner_text()
+    assert "PyTorch: f('1') is taken for 1" in page.locator("#chips").inner_text()
     page.reload()
     opened.shows("0", "1")
     assert opened.complaints == []
