@@ -53,10 +53,10 @@ class Arithmetic(Protocol):
     """Numbers fine enough to judge with; arrays of them support NumPy's + − × and broadcasting.
 
     Attributes:
-        largest: the largest number of the dtypes that are computed in where this judges.
+        computed_in: the dtype that is computed in where this judges.
     """
 
-    largest: float
+    computed_in: str
 
     def lift(self, a: Array) -> Array:
         """float64 → this arithmetic, exactly."""
@@ -87,7 +87,7 @@ class Double:
         width: columns that are summed side by side where there are more.
     """
 
-    largest = float(np.finfo(np.float32).max)
+    computed_in = "float32"
 
     def __init__(self, few: int = 4_096, width: int | None = None) -> None:
         self._few = few
@@ -157,7 +157,7 @@ def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
 class Multiprecision:
     """Object arrays of mpmath's mpf with so many digits; slow, so for float64 inputs alone."""
 
-    largest = float(np.finfo(np.float64).max)
+    computed_in = "float64"
 
     def __init__(self, digits: int = DIGITS) -> None:
         self.context = mpmath.MPContext()

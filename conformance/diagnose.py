@@ -119,7 +119,11 @@ class Search:
                 moved[hypothesis] = names
         wrong = {h: {name for name, result in self._single(h).items() if not result.ok} for h in moved}
         candidates = []
-        if FOLDED not in moved and any(self.start[name].problem is not None for name in self.failing):
+        if (
+            FOLDED in catalogue
+            and FOLDED not in moved
+            and any(self.start[name].problem is not None for name in self.failing)
+        ):
             candidates = [(0, h, FOLDED) for h in moved if self.failing <= moved[h]]
         for a, b in itertools.combinations(moved, 2):
             exclusive = a.changes.keys() & b.changes.keys() or (a in PRECISION and b in PRECISION)

@@ -131,9 +131,9 @@ def _labels(targets: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 def _versions(targets: Sequence[dict[str, Any]]) -> dict[str, str]:
     """Name → the framework with its version alone; the whole label where other targets have the same."""
-    short = {target["name"]: f"{target['title']} {_release(target['facts'].get('version', ''))}" for target in targets}
+    short = {target["name"]: _named([target]) for target in targets}
     number, labels = Counter(short.values()), target_labels(targets)
-    return {name: labels[name] if number[text] > 1 else text.strip() for name, text in short.items()}
+    return {name: labels[name] if number[text] > 1 else text for name, text in short.items()}
 
 
 def _whose(run: Run, faults: Sequence[Finding]) -> dict[str, str]:
@@ -147,20 +147,20 @@ def _whose(run: Run, faults: Sequence[Finding]) -> dict[str, str]:
         names = [target["name"] for target in among if target["name"] in one.targets]
         if len(names) == 1:
             return labels[names[0]]
-        return _named(one.title, among) + ("" if len(names) == len(among) else f" as {'; '.join(names)}")
+        return _named(among) + ("" if len(names) == len(among) else f" as {'; '.join(names)}")
 
     return {one.address: told(one) for one in faults}
 
 
-def _named(title: str, targets: Sequence[dict[str, Any]]) -> str:
-    """The name of a framework, with its version where the targets have one."""
+def _named(targets: Sequence[dict[str, Any]]) -> str:
+    """The framework of some targets, with its version where they have one."""
     releases = {_release(target["facts"].get("version", "")) for target in targets}
-    return " ".join([title, *(releases if len(releases) == 1 else ())]).strip()
+    return " ".join([targets[0]["title"], *(releases if len(releases) == 1 else ())]).strip()
 
 
 def _label(target: dict[str, Any]) -> str:
     facts = target["facts"]
-    label = f"{target['title']} {_release(facts.get('version', ''))}".strip()
+    label = _named([target])
     if facts.get("backend"):
         backend = _BACKENDS.get(facts["backend"], facts["backend"])
         label += f" ({backend} {_release(facts.get('backend_version', ''))}".rstrip() + ")"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,16 +81,13 @@ def of_all(a: Array, arithmetic: Arithmetic) -> Array:
 
 def in_range(sums: Array, arithmetic: Arithmetic, c: Moments) -> Array:
     """Sums as they are held: infinite beyond float32's range where sums overflow."""
-    return sums if c.sums != "overflow" else held(sums, arithmetic, float(np.finfo(np.float32).max))
-
-
-def held(a: Array, arithmetic: Arithmetic, largest: float | None = None) -> Array:
-    """Numbers as a dtype holds them that ends at the largest: infinite beyond it."""
-    size = arithmetic.lower(a)
-    beyond = np.abs(size) > (arithmetic.largest if largest is None else largest)
-    found = a.copy()
-    found[beyond] = arithmetic.lift(np.copysign(np.inf, size[beyond]))
-    return found
+    if c.sums != "overflow":
+        return sums
+    size = arithmetic.lower(sums)
+    beyond = np.abs(size) > np.finfo(np.float32).max
+    held = sums.copy()
+    held[beyond] = arithmetic.lift(np.copysign(np.inf, size[beyond]))
+    return held
 
 
 # The update
@@ -182,8 +180,9 @@ def folded(y: Array, x: Array, factors: tuple[Array, ...], arithmetic: Arithmeti
         factors: γ, β, μ and inv.
     """
     gamma, beta, mu, inv = factors
-    scale = held(gamma * inv, arithmetic)
-    shift = held(beta - held(mu * scale, arithmetic), arithmetic)
+    held = partial(held_as, arithmetic.computed_in, arithmetic=arithmetic)
+    scale = held(gamma * inv)
+    shift = held(beta - held(mu * scale))
     together = x * scale[:, None] + shift[:, None]
     return np.where(np.isfinite(arithmetic.lower(together)), y, together)
 
@@ -233,7 +232,8 @@ def of_two_sums(
         statistics: μ and inv.
     """
     (dbeta, dgamma), (mu, inv) = sums, statistics
-    together = inv * (held(arithmetic.sum_of(np.multiply, *given), arithmetic) - held(mu * dbeta, arithmetic))
+    held = partial(held_as, arithmetic.computed_in, arithmetic=arithmetic)
+    together = inv * (held(arithmetic.sum_of(np.multiply, *given)) - held(mu * dbeta))
     return np.where(np.isfinite(arithmetic.lower(together)), dgamma, together)
 
 
@@ -269,7 +269,7 @@ def through_half(a: Array, arithmetic: Arithmetic) -> Array:
     """Rounded to float16 and back; left alone outside its normal range, where other things make numbers 0 or inf."""
     exact = np.asarray(arithmetic.lower(a), np.float64)
     normal = ((np.abs(exact) >= 2.0**-14) & (np.abs(exact) <= 65504)) | (exact == 0)
-    return np.where(normal, arithmetic.lift(exact.astype(np.float16).astype(np.float64)), a)
+    return np.where(normal, held_as("float16", a, arithmetic), a)
 
 
 def eleven_bits(a: Array, arithmetic: Arithmetic) -> Array:

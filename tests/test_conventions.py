@@ -389,3 +389,14 @@ def test_a_folded_output_is_another_only_where_something_is_infinite(arithmetic:
     with np.errstate(invalid="ignore"):
         found = arithmetic.lower(stages.folded(y, x, tuple(factors), arithmetic))
     np.testing.assert_array_equal(found, [[2.0, 0.0], [np.nan, np.nan], [np.inf, np.inf]])
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "expected"), [(Double(), math.nan), (Multiprecision(), 1.0)], ids=["double", "multiprecision"]
+)
+def test_what_is_infinite_depends_on_the_dtype_that_is_computed_in(arithmetic: Arithmetic, expected: float) -> None:
+    """A γ of 10¹⁰⁰ is a number of float64, and of float32 none: x·∞ − ∞."""
+    y, x, *factors = (arithmetic.lift(np.array(a)) for a in ([[1.0]], [[2.0]], [1e100], [1.0], [2.0], [1.0]))
+    with np.errstate(all="ignore"):
+        found = arithmetic.lower(stages.folded(y, x, tuple(factors), arithmetic))
+    np.testing.assert_array_equal(found, [[expected]])

@@ -1,4 +1,4 @@
-"""The NumPy layer rounds as the dtypes do that it lacks or holds no numbers of."""
+"""The bfloat16 of the NumPy layer, which NumPy lacks, and how its numbers of any dtype cross."""
 
 from __future__ import annotations
 
