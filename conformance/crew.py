@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conformance.observation import Failure, Observation, broken, unpack
+from conformance.process import ProcessError
 from conformance.target import Target
-from conformance.worker import Events, Worker, WorkerError
+from conformance.worker import Events, Worker
 
 
-def _cpus() -> int:
+def cpus() -> int:
     """How many CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -52,7 +53,7 @@ class Limits:
     window_elements: int = 20_000_000
     prefetch: int = 16
     prefetch_most: int = 128
-    cpus: int = field(default_factory=_cpus)
+    cpus: int = field(default_factory=cpus)
     worth: float = 3.0
 
 
@@ -160,6 +161,10 @@ class Crew:
     def interrupt(self) -> None:
         """Make what waits raise `Interrupted` instead; a signal handler may call this."""
         self._interrupted = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Make what waits go on; any thread may call this."""
         self._events.put((None, None))
 
     def dismiss(self) -> None:
@@ -236,7 +241,7 @@ class Crew:
             return
         try:
             seat.worker = Worker(seat.target, self._events)
-        except WorkerError as error:
+        except ProcessError as error:
             self._not_started(seat, str(error), broken=True)
 
     def advance(self, *, wait: bool = True) -> Settled:
@@ -253,7 +258,7 @@ class Crew:
             return [item for seat in self._seats for item in self._overdue(seat)]
         seat = next((seat for seat in self._seats if seat.worker is worker), None)
         if seat is None or worker is None:
-            return []  # the last words of a worker that was put down, or an interruption
+            return []  # the last words of a worker that was put down, or it was woken
         if message is None:
             return self._ended(seat)
         if not seat.ready:

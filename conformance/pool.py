@@ -7,7 +7,7 @@ another or for the judge: MindSpore's threads spin for 0.2 s wherever they have 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -93,6 +93,10 @@ class Pool:
         """Make `start` and `observe` raise `Interrupted` instead of waiting on; a signal handler may call this."""
         self._crew.interrupt()
 
+    def wake(self) -> None:
+        """Make `events` yield None where it waits; any thread may call this."""
+        self._crew.wake()
+
     def launch(self) -> None:
         """Launch every worker that never was, and those of lent places; it waits for none to come up."""
         self._crew.launch()
@@ -109,6 +113,17 @@ class Pool:
 
         Workers that were never started are; problems are drawn from `asked` as the window has room. None stands for one
         that is not known before another, which is under way, is observed.
+
+        Raises:
+            Interrupted: `interrupt` was called.
+
+        """
+        return filter(None, self.events(asked))
+
+    def events(
+        self, asked: Iterable[tuple[Problem, Collection[Target]] | None], more: Callable[[], bool] = lambda: False
+    ) -> Iterator[Observed | None]:
+        """As `observe`, and None whenever it was woken; it goes on waiting while there is to be `more`.
 
         Raises:
             Interrupted: `interrupt` was called.
@@ -136,7 +151,7 @@ class Pool:
                         elements += opened[index].elements
                         self._crew.line_up(index, targets)
             if exhausted:
-                if not opened:
+                if not opened and not more():
                     return
                 self._crew.lend()
             settled.extend(self._crew.turn(wait=not drawing and not settled))
@@ -147,6 +162,8 @@ class Pool:
                 if not case.waiting:
                     elements -= opened.pop(index).elements
                 yield Observed(index, case.problem, target, observation, not case.waiting)
+            else:
+                yield None
 
     def _request(self, index: int, target: Target) -> dict[str, Any]:
         return request(index, self._opened[index].problem, target)

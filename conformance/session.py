@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from conformance.carried import NothingCarried, Source, source_of
 from conformance.case import Case
-from conformance.comparison import Comparison, Under
+from conformance.comparison import Under
 from conformance.crew import Interrupted, Started
-from conformance.evidence import gather
-from conformance.judge import Verdict, judge
+from conformance.desk import JudgePairs, JudgeSide, Open, SideJudged
+from conformance.judge import Verdict
+from conformance.judges import Judges
 from conformance.observation import Observation, broken
-from conformance.oracle import Oracle
-from conformance.pairs import Agreement, Side, judge_pair
+from conformance.pairs import Agreement, Side
 from conformance.pool import Observed, Pool
 from conformance.problem import Problem, materialise
 from conformance.target import Target
@@ -40,48 +40,100 @@ def targets_of(case: Case, targets: Sequence[Target]) -> list[Target]:
     return [target for target in targets if case.frameworks is None or target.framework in case.frameworks]
 
 
-def judged(cases: Collection[Case], pool: Pool, watch: Watch | None = None) -> Iterator[Settled]:
+def judged(
+    cases: Collection[Case], pool: Pool, watch: Watch | None = None, judges: Judges | None = None
+) -> Iterator[Settled]:
     """Run and judge every case on every target of the pool that it speaks to, in the order of the cases.
 
     A case is judged on each target as soon as that target answers; tensors are held only while a case is under way.
+
+    Args:
+        watch: told of every verdict.
+        judges: who judge, this process alone if none are given; they wake the pool.
 
     Raises:
         Interrupted: the pool was told to stop; what was judged of the cases under way is yielded before.
 
     """
     carrying = Carrying(cases, pool)
-    opened: dict[int, tuple[Oracle, Settled]] = {}
-    done: dict[int, Settled] = {}
+    session = _Session(pool, judges or Judges(), watch)
     following = itertools.count(pool.asked + len(carrying.sources))
     expected = next(following)
     try:
-        for observed in pool.observe(carrying.asked()):
-            if carrying.took(observed):
-                continue
-            if observed.index not in opened:
-                opened[observed.index] = (Oracle(observed.problem), Settled(observed.problem))
-            oracle, settled = opened[observed.index]
-            failed = carrying.failures.get(observed.problem.case.id)
-            side = _side(oracle, pool, observed.target, failed or observed.observation)
-            if side is not None:
-                settled.sides[observed.target.name] = side
-                if watch is not None:
-                    watch(observed.problem.case, observed.target, side.verdict)
-            if observed.last:
-                del opened[observed.index]
-                _judge_pairs(oracle, settled, pool.targets)
-                done[observed.index] = settled
-            while expected in done:
-                yield done.pop(expected)
+        for observed in pool.events(carrying.asked(), lambda: session.judges.helped):
+            if observed is not None and not carrying.took(observed):
+                session.give(observed, carrying.failures.get(observed.problem.case.id))
+            session.take()
+            while expected in session.done:
+                yield session.done.pop(expected)
                 expected = next(following)
     except Interrupted:
-        for index, (oracle, settled) in opened.items():
-            if settled.sides:
-                _judge_pairs(oracle, settled, pool.targets)
-                done[index] = settled
-        for index in sorted(done):
-            yield done[index]
+        session.take()
+        yield from session.left()
         raise
+
+
+class _Session:
+    """Cases between observation and judgement.
+
+    Attributes:
+        done: cases of which everything is judged, by their index.
+    """
+
+    def __init__(self, pool: Pool, judges: Judges, watch: Watch | None) -> None:
+        self.done: dict[int, Settled] = {}
+        self.judges = judges
+        self._pool, self._watch = pool, watch
+        self._opened: dict[int, Settled] = {}
+        self._waiting: dict[tuple[int, str], tuple[Under, Observation]] = {}
+        self._unders: dict[str, Under] = {}
+        self._targets = {target.name: target for target in pool.targets}
+
+    def give(self, observed: Observed, failed: Observation | None) -> None:
+        """Have judged what was observed, or what stands for it."""
+        index, problem = observed.index, observed.problem
+        if index not in self._opened:
+            self._opened[index] = Settled(problem)
+            self.judges.give(Open(index, problem))
+        observation, under = failed or observed.observation, self._under(observed.target)
+        if observation is not None and under is not None:
+            self._waiting[index, under.name] = under, observation
+            self.judges.give(JudgeSide(index, under, observation))
+        if observed.last:
+            self.judges.give(JudgePairs(index, tuple(self._targets)))
+
+    def _under(self, target: Target) -> Under | None:
+        """The target as it started; the same one as long as that has not changed."""
+        start = self._pool.starts.get(target.name)
+        if not isinstance(start, Started):
+            return None
+        known = self._unders.get(target.name)
+        if known is None or known.facts is not start.facts:
+            known = self._unders[target.name] = Under(target.name, target.profile, start.facts)
+        return known
+
+    def take(self) -> None:
+        """Take what was judged."""
+        for judged in self.judges.taken():
+            settled = self._opened[judged.index]
+            if isinstance(judged, SideJudged):
+                under, observation = self._waiting.pop((judged.index, judged.target))
+                settled.sides[judged.target] = Side(under, observation, judged.verdict, judged.evidence)
+                if self._watch is not None:
+                    self._watch(settled.problem.case, self._targets[judged.target], judged.verdict)
+            else:
+                settled.pairs = dict(judged.pairs)
+                self.done[judged.index] = self._ordered(self._opened.pop(judged.index))
+
+    def _ordered(self, settled: Settled) -> Settled:
+        settled.sides = {name: settled.sides[name] for name in self._targets if name in settled.sides}
+        return settled
+
+    def left(self) -> Iterator[Settled]:
+        """What was judged and not handed on, in the order of the cases; pairs of whole cases alone."""
+        partly = {index: self._ordered(settled) for index, settled in self._opened.items() if settled.sides}
+        left = self.done | partly
+        yield from (left[index] for index in sorted(left))
 
 
 class Carrying:
@@ -122,24 +174,3 @@ class Carrying:
             self.failures[source.case.id] = broken(str(error), "NothingCarried")
         self._problems[source.case.id] = problem
         return True
-
-
-def _side(oracle: Oracle, pool: Pool, target: Target, observation: Observation | None) -> Side | None:
-    start = pool.starts.get(target.name)
-    if observation is None or not isinstance(start, Started):
-        return None
-    under = Under(target.name, target.profile, start.facts)
-    comparison = Comparison(oracle, under, observation)
-    verdict = judge(comparison)
-    side = Side(under, observation, verdict, gather(comparison, verdict))
-    if verdict.tried:
-        oracle.forget()
-    return side
-
-
-def _judge_pairs(oracle: Oracle, settled: Settled, targets: Sequence[Target]) -> None:
-    """Every pair in the order of the targets; signatures are held against documents, not each other."""
-    settled.sides = {target.name: settled.sides[target.name] for target in targets if target.name in settled.sides}
-    if settled.problem.case.kind != "signature":
-        for a, b in itertools.combinations(settled.sides, 2):
-            settled.pairs[a, b] = judge_pair(oracle, settled.sides[a], settled.sides[b])

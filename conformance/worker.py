@@ -1,53 +1,22 @@
-"""One target's process: started through execnet, spoken to in messages, ended whatever state it is in.
+"""One target's process: its framework, its adapter and the harness.
 
-It leads a session of its own: Ctrl-C at the terminal reaches the main process alone, and what the framework starts
-ends with it. Should the main process be killed, the worker is too, where the system can see to that (Linux).
-
-The worker gets the harness and the adapter as source, so any interpreter with NumPy and the framework will do. It works
-in a folder of its own, which goes with it: frameworks leave files where they stand, and a process that is killed cannot
-clean up. What it writes to stdout and stderr goes to a file there, whose tail explains a death.
+It gets the harness and the adapter as source, so any interpreter with NumPy and the framework will do.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import queue
-import re
 import shlex
-import shutil
-import signal
-import tempfile
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
-import execnet
-
 from conformance import harness
+from conformance.process import Place, Process, ProcessError
 from conformance.target import Target, interpreter
 
-#: Runs in the worker on any Python from 3.8: leave the user's folder, quiet the streams, pin the threads, load the
-#: harness, serve.
-_BOOTSTRAP = """
-import contextlib, os, sys, tempfile, types
-setup = channel.receive()
-if setup["folder"]:
-    with contextlib.suppress(OSError, AttributeError):
-        os.setsid()
-    with contextlib.suppress(ImportError, OSError, AttributeError):
-        import ctypes
-        ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL
-scratch = None if setup["folder"] else tempfile.TemporaryDirectory(prefix="conformance-")
-os.chdir(setup["folder"] or scratch.name)
-log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-os.dup2(log, 1)
-os.dup2(log, 2)
-os.environ.update(setup["environment"])
-channel.send({"pid": os.getpid()})
-import faulthandler
-faulthandler.enable()
+#: Runs in the worker on any Python from 3.8: load the harness, serve.
+_PROGRAM = """
+import types
 package = types.ModuleType("conformance")
 package.__path__ = []
 module = types.ModuleType("conformance.harness")
@@ -62,31 +31,8 @@ else:
     module.serve(channel, setup["adapter"], setup["path"], setup["options"])
 """
 
-#: What the libraries under the frameworks read once, as they are loaded.
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
-#: How much of a dead worker's output is kept, in characters.
-TAIL = 2000
-
-#: How long its output may grow before it is cut, in bytes.
-OUTPUT_LIMIT = 16_000_000
-
-# faulthandler ends with a list of every compiled module, which would push out what it says of the crash.
-_MODULES = re.compile(r"^Extension modules: .*\n?", re.MULTILINE)
-
-_END = object()
-
-
-class WorkerError(Exception):
-    """No process could be started, or it is no Python that execnet can speak to."""
-
-
-#: Where workers say things: ``(worker, message)``; None is the message when it has ended, and the worker where the
-#: word is not a worker's.
-Events = queue.SimpleQueue["tuple[Worker | None, Any]"]
-
-
-class Worker:
+class Worker(Process):
     """A process that runs one target's cases in the order they are sent.
 
     Everything it says arrives in `events` as ``(worker, message)``; None is the message when it has ended.
@@ -96,128 +42,40 @@ class Worker:
         """Start the process; its hello is the first message.
 
         Raises:
-            WorkerError: it cannot be.
+            ProcessError: it cannot be.
 
         """
         self.target = target
-        self.pid: int | None = None
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="conformance-"))
+            setup = {
+                "harness": Path(harness.__file__).read_text(encoding="utf-8"),
+                "harness_path": harness.__file__,
+                "adapter": target.adapter.source.read_text(encoding="utf-8"),
+                "path": str(target.adapter.source.absolute()),
+                "options": target.options,
+            }
         except OSError as error:
-            raise WorkerError(f"a worker needs a temporary folder: {error.strerror or error}") from error
-        self._group = execnet.Group()
-        self._outbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-
-        def receive(message: Any) -> None:
-            if message is _END:
-                events.put((self, None))
-            elif self.pid is None and isinstance(message, dict) and "pid" in message:
-                self.pid = message["pid"]
-            else:
-                events.put((self, message))
-
-        try:
-            self._gateway = self._group.makegateway(_place(target))
-            self._channel = self._gateway.remote_exec(_BOOTSTRAP)
-            self._channel.send(
-                {
-                    "folder": "" if target.host else str(self._folder),
-                    "environment": dict.fromkeys(_THREADS, target.options["threads"]),
-                    "harness": Path(harness.__file__).read_text(encoding="utf-8"),
-                    "harness_path": harness.__file__,
-                    "adapter": target.adapter.source.read_text(encoding="utf-8"),
-                    "path": str(target.adapter.source.absolute()),
-                    "options": target.options,
-                }
-            )
-            self._channel.setcallback(receive, endmarker=_END)
-            threading.Thread(target=self._post, name=f"to {target.name}", daemon=True).start()
-        except Exception as error:  # execnet's own, an AssertionError among them
-            self._collect()
-            place = target.host or interpreter(target)
-            reason = f"{type(error).__name__}: {error}".rstrip(": ")
-            raise WorkerError(f"{place} does not start as a Python: {reason}") from error
-
-    def send(self, request: dict[str, Any]) -> None:
-        """Queue a request. A worker that has ended takes it silently; its end is in `events`."""
-        self._outbox.put(request)
-
-    def _post(self) -> None:
-        """Send what is queued. A process that has stopped reading blocks this thread and not the run."""
-        while (request := self._outbox.get()) is not None:
-            with contextlib.suppress(OSError):
-                self._channel.send(request)
-
-    def kill(self) -> None:
-        """End the process and all that it started at once, and forget its output."""
-        if self.target.host is None and self.pid is not None:
-            for end in (os.kill, os.killpg):  # it leads its group, unless the system would not have it
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    end(self.pid, signal.SIGKILL)
-        self.close()
-
-    def close(self) -> None:
-        """Let the process end, and make it end if it does not within two seconds."""
-        self._outbox.put(None)
-        with contextlib.suppress(OSError):
-            self._channel.close()
-        self._collect()
-
-    def _collect(self) -> None:
-        """Wait for the process to end, and remove its folder."""
-        with contextlib.suppress(RuntimeError):  # execnet takes a thread to wait, and there may be no memory for one
-            self._group.terminate(timeout=2.0)
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def ending(self) -> str:
-        """How the process ended, as far as the system tells, and the tail of what it wrote."""
-        try:
-            self._channel.waitclose(timeout=0.1)
-        except execnet.RemoteError as error:  # the harness itself raised
-            return str(error)
-        except (EOFError, OSError, self._channel.TimeoutError):
-            pass
-        words = _status(self.pid) if self.target.host is None and self.pid is not None else ""
-        return "\n".join(part for part in (words or "the process ended", self.tail()) if part)
-
-    def trim(self) -> None:
-        """Cut the output off where it has grown large; the process goes on writing at the beginning."""
-        with contextlib.suppress(OSError):
-            if (self._folder / "log").stat().st_size > OUTPUT_LIMIT:
-                os.truncate(self._folder / "log", 0)
-
-    def tail(self) -> str:
-        """The last of what the process wrote to stdout and stderr."""
-        try:
-            with (self._folder / "log").open("rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - 16 * TAIL))
-                return _MODULES.sub("", file.read().decode(errors="replace"))[-TAIL:].strip()
-        except OSError:
-            return ""
+            raise ProcessError(f"{error.filename} cannot be read: {error.strerror}") from error
+        super().__init__(
+            f"the worker of {target.name}",
+            _PROGRAM,
+            setup,
+            lambda message: events.put((self, message)),
+            threads=target.options["threads"],
+            place=_place(target),
+        )
 
 
-def _place(target: Target) -> str:
-    """Where and with which interpreter, as execnet has it specified."""
+#: Where workers say things: ``(worker, message)``; None is the message when it has ended, and the worker where the
+#: word is not a worker's.
+Events = queue.SimpleQueue[tuple[Worker | None, Any]]
+
+
+def _place(target: Target) -> Place:
+    words = target.host or interpreter(target)
     if target.host is not None:
         kind, _, name = target.host.partition(":")
-        return f"{kind}={name}//python={shlex.quote(target.python or 'python3')}"
-    python = shlex.quote(interpreter(target))
+        return Place(f"{kind}={name}//python={shlex.quote(target.python or 'python3')}", words, local=False)
+    python = shlex.quote(words)
     # -I: the user's PYTHONPATH would put other versions in front of an environment's own.
-    return f"popen//python={python} -I" if target.recipe is not None else f"popen//python={python}"
-
-
-def _status(pid: int) -> str:
-    """The signal or exit status of a child that has ended; it stays for execnet to collect (WNOWAIT)."""
-    if not hasattr(os, "waitid"):
-        return ""
-    for _ in range(50):
-        try:
-            status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        except ChildProcessError:
-            return ""
-        if status is not None:
-            if status.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
-                return f"the process was ended by {signal.Signals(status.si_status).name}"
-            return f"the process exited with status {status.si_status}"
-        time.sleep(0.01)
-    return ""
+    return Place(f"popen//python={python} -I" if target.recipe is not None else f"popen//python={python}", words)

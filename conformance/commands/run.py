@@ -27,9 +27,10 @@ from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
 from conformance.commands.nothing import fitting, nothing_to_run
 from conformance.configuration import configured
-from conformance.crew import Interrupted, Limits, NotStarted, Start, Started
+from conformance.crew import Interrupted, Limits, NotStarted, Start, Started, cpus
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS, Verdict
+from conformance.judges import Judges
 from conformance.pool import Pool
 from conformance.record import RunWriter, default_folder
 from conformance.report import write_reports
@@ -37,6 +38,10 @@ from conformance.run_folder import Line, Run, read, read_info
 from conformance.safe_text import clean, one_line
 from conformance.session import judged, targets_of
 from conformance.target import MAIN, Target, installed, parse
+
+#: Processes that judge beside this one, at most: more would wait for the frameworks. Those come first, so that there
+#: are none on two CPUs.
+HELPERS = 4
 
 AS_EXPECTED, UNEXPECTED, BAD_USAGE, COULD_NOT_RUN = 0, 1, 2, 3
 
@@ -188,8 +193,9 @@ def _say_what_goes(console: Console, out: Path) -> None:
 
 def _judge_all(writer: RunWriter, pool: Pool, cases: Collection[Case], console: Console) -> None:
     """Run and judge every case, each recorded as it settles."""
-    with pool, Watcher(console, cases, pool.targets) as watcher:
-        for settled in judged(cases, pool, watcher.verdict):
+    judges = Judges(min(max(0, cpus() - 2), HELPERS), pool.wake)
+    with pool, judges, Watcher(console, cases, pool.targets) as watcher:
+        for settled in judged(cases, pool, watcher.verdict, judges):
             case = settled.problem.case
             writer.case(settled.problem)
             for name, side in settled.sides.items():
