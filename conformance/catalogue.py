@@ -106,6 +106,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     _h("momentum-0.01", "momentum is 0.01, whatever was asked for", momentum=0.01),
     _h("statistics-not-updated", "the running statistics are not updated", updates=0),
     _h("statistics-updated-twice", "the running statistics are updated twice per step", updates=2),
+    _h("statistics-updated-thrice", "the running statistics are updated three times per step", updates=3),
     _h("statistics-updated-in-eval", "the running statistics are updated in evaluation too", update_in_eval=True),
     _h("variance-not-updated", "running_var is not updated", variance_updated=False),
     _h("mean-not-updated", "running_mean is not updated", mean_updated=False),

@@ -83,7 +83,7 @@ class Updating:
     momentum_held: Literal["as given", "float32", "float16"] = "as given"
     momentum_range: Literal["any", "clipped"] = "any"
     averaging: Literal["as given", "exponential", "cumulative"] = "as given"
-    updates: Literal[0, 1, 2] = 1
+    updates: Literal[0, 1, 2, 3] = 1
     update_in_eval: bool = False
     update_first: bool = False
     mean_updated: bool = True

@@ -92,6 +92,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"axis": 2}, ""),  # the oracle turns the tensors
     ({"updates": 0}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"updates": 2}, f"{STATE} count:01234 {IN_EVAL}"),
+    ({"updates": 3}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"update_in_eval": True}, "running_mean:234 running_var:234 count:234 y:3 dx:3 dgamma:3"),
     ({"update_first": True}, ""),  # the batch's own statistics are used, unless train_statistics says otherwise
     ({"mean_updated": False}, "running_mean:01234 y:23 dgamma:23"),
@@ -197,7 +198,7 @@ def test_momentum_may_weigh_the_old_statistics() -> None:
     assert convention(values(SECOND), p, momentum=0.5)["running_mean"] == [0.5]
 
 
-@pytest.mark.parametrize(("updates", "mean", "count"), [(0, 0.0, 0), (1, 0.5, 1), (2, 0.75, 2)])
+@pytest.mark.parametrize(("updates", "mean", "count"), [(0, 0.0, 0), (1, 0.5, 1), (2, 0.75, 2), (3, 0.875, 3)])
 def test_the_statistics_may_be_updated_more_or_less_than_once(updates: Any, mean: float, count: int) -> None:
     found = running(parameters(), values(SECOND), conventions=CANONICAL.but(updates=updates))
     assert (found[0][0], found[0][2]) == (mean, count)

@@ -252,12 +252,10 @@ class Jax(Backend):
         return self.jax.jit(call)
 
     def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool], mask: Any) -> Dict[str, Any]:
-        if v is not None:
-            raise NotExpressible("this adapter takes no second derivatives on JAX")
         scope, moving = import_module("keras").StatelessScope, layer.non_trainable_variables
         learning = layer.trainable_variables
 
-        def call(parameters: Any, statistics: Any, x: Any, dy: Any, mask: Any) -> Tuple[Dict[str, Any], Any]:
+        def call(parameters: Any, statistics: Any, x: Any, dy: Any, v: Any, mask: Any) -> Tuple[Dict[str, Any], Any]:
             def forward(parameters: Any, x: Any) -> Any:
                 with scope([*zip(learning, parameters), *zip(moving, statistics)]) as after:
                     y = layer(x, **masked(mode, mask))
@@ -266,12 +264,21 @@ class Jax(Backend):
             if dy is None:
                 y, updated = forward(parameters, x)
                 return {"y": y}, updated
-            y, pullback, updated = self.jax.vjp(forward, parameters, x, has_aux=True)
-            dparameters, dx = pullback(dy.astype(y.dtype))
-            return {"y": y, "dx": dx, **dict(zip(learned(layer), dparameters))}, updated
+
+            def gradients(parameters: Any, x: Any, dy: Any) -> Any:
+                y, pullback, updated = self.jax.vjp(forward, parameters, x, has_aux=True)
+                dparameters, dx = pullback(dy.astype(y.dtype))
+                return dx, ({"y": y, "dx": dx, **dict(zip(learned(layer), dparameters))}, updated)
+
+            if v is None:
+                return gradients(parameters, x, dy)[1]
+            _, pullback, (tensors, updated) = self.jax.vjp(gradients, parameters, x, dy, has_aux=True)
+            dparameters, ddx, ddy = pullback(v)
+            twice = {"d" + name: value for name, value in zip(learned(layer), dparameters) if "gam" in name}
+            return {**tensors, "ddx": ddx, "ddy": ddy, **twice}, updated
 
         call = self.once(call, layer, mode)
-        tensors, updated = call([v.value for v in learning], [v.value for v in moving], x, dy, mask)
+        tensors, updated = call([v.value for v in learning], [v.value for v in moving], x, dy, v, mask)
         for variable, value in zip(moving, updated):
             variable.assign(value)
         return tensors

@@ -30,6 +30,18 @@ def against(layer: Any) -> Callable[[Any, Any], Any]:
     return forward
 
 
+def penalty(gradients: Callable[[Any, Any], Any], of_parameters: bool) -> Callable[[Any, Any, Any], Any]:
+    """A penalty of the gradients, Σv·dx, with y and what was differentiated beside it."""
+
+    def forward(x: Any, dy: Any, v: Any) -> Any:
+        (_, y), found = gradients(x, dy)
+        if of_parameters:
+            return (found[0] * v).sum(), y, found[0], found[1]
+        return (found * v).sum(), y, found, ()
+
+    return forward
+
+
 class MindSpore(Adapter):
     """Canonical parameters are renamed and momentum is turned round: the layer's own weighs the old value."""
 
@@ -41,6 +53,7 @@ class MindSpore(Adapter):
         if execution not in ("pynative", "graph", "jit"):
             raise Unavailable(f"MindSpore executes in pynative or graph mode or under jit, not {execution}")
         self.jit = execution == "jit"
+        self.twice = execution != "pynative"  # in which they are taken through memory that nobody has written
         cpus = self.cpus(options.get("cpus", "any"))
         os.environ.update(GLOG_v="3", OMP_NUM_THREADS=options["threads"])  # log errors only; both are read at import
         import mindspore
@@ -154,18 +167,26 @@ class MindSpore(Adapter):
         for name in self.learned:
             self.parameter(layer, name).requires_grad = not step.frozen
         x = self.input(step)
+        images: Dict[str, Any] = {}
+        vectors: Dict[str, Any] = {}
         if step.dy is None:
             with framework():
-                images = {"y": self.callable(layer)(x)}
-            gradients = []
+                images["y"] = self.callable(layer)(x)
         else:
+            dy = self.tensor(step.dy, self.channels_last)
             learning = [] if step.frozen else self.learned
-            y, dx, parameters = self.differentiated(layer, x, self.tensor(step.dy, self.channels_last), learning)
-            images = {"y": y, "dx": dx}
-            gradients = [("d" + name, self.array(gradient)) for name, gradient in zip(learning, parameters)]
+            if step.v is None:
+                images["y"], images["dx"], gradients = self.differentiated(layer, x, dy, learning)
+            else:
+                v = self.tensor(step.v, self.channels_last)
+                (images["y"], images["dx"], gradients), second = self.twice_differentiated(layer, x, dy, v, learning)
+                images["ddx"], images["ddy"], *ddgamma = second
+                vectors.update(zip(["ddgamma"], ddgamma))
+            vectors.update(("d" + name, gradient) for name, gradient in zip(learning, gradients))
         if step.reread:
             images["x"] = x
-        return layer, dict(gradients, **{name: self.array(t, self.channels_last) for name, t in images.items()})
+        tensors = {name: self.array(vector) for name, vector in vectors.items()}
+        return layer, dict(tensors, **{name: self.array(t, self.channels_last) for name, t in images.items()})
 
     def differentiated(self, layer: Any, x: Any, dy: Any, learning: List[str]) -> Tuple[Any, Any, Any]:
         """y, dx and the gradients of the parameters named, from one forward call: the statistics move once.
@@ -182,6 +203,18 @@ class MindSpore(Adapter):
                 (_, y), gradients = value_and_grad(forward, 0, weights, has_aux=True)(x, dy)
         dx, others = gradients if weights else (gradients, ())
         return y, dx, others
+
+    def twice_differentiated(self, layer: Any, x: Any, dy: Any, v: Any, learning: List[str]) -> Tuple[Any, List[Any]]:
+        """What `differentiated` returns, and the derivatives of Σv·dx by x, dy and, where it is learned, γ."""
+        weights = [self.parameter(layer, name) for name in learning] or None
+        scale = [self.parameter(layer, name) for name in learning if name == "gamma"] or None
+        value_and_grad = self.ms.value_and_grad
+        with framework():
+            first = value_and_grad(against(self.callable(layer)), 0, weights, has_aux=True)
+            second = value_and_grad(penalty(first, bool(weights)), (0, 1), scale, has_aux=True)
+            (_, y, dx, parameters), seconds = second(x, dy, v)
+        (ddx, ddy), others = seconds if scale else (seconds, ())
+        return (y, dx, parameters), [ddx, ddy, *others]
 
     def callable(self, layer: Any) -> Any:
         """The layer; under jit, its call as a graph within PyNative mode."""

@@ -149,6 +149,11 @@ STATE = {
     "updates_twice": _f(
         "Moves the running statistics twice a step.", (UPDATE, f"{UPDATE}; {UPDATE}"), named="statistics-updated-twice"
     ),
+    "updates_thrice": _f(
+        "Moves the running statistics three times a step.",
+        (UPDATE, f"{UPDATE}; {UPDATE}; {UPDATE}"),
+        named="statistics-updated-thrice",
+    ),
     "updates_before_normalising": _f(
         "Trains by the running statistics, which it moves first.",
         (UPDATE, f"{UPDATE}; {EVAL}; self.batch = False"),
