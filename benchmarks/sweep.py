@@ -29,6 +29,7 @@ cases:
 #: Runs in a process of its own, whose peak memory never falls.
 _MEASURED = """
 import resource, sys, time
+from conformance.commands import launch
 from conformance.commands import run as command
 from conformance.record import RunWriter
 
@@ -46,7 +47,7 @@ started = time.perf_counter()
 command.read_cases = told(command.read_cases, "read")
 RunWriter.finish = told(RunWriter.finish, "judged")
 command.read = told(command.read, "reread")
-code = command.run([*map(command.Path, sys.argv[2:])], ["numpy"], "", command.Path(sys.argv[1]), 1, "cpu", 120.0)
+code = launch.run([*map(launch.Path, sys.argv[2:])], ["numpy"], "", launch.Path(sys.argv[1]), 1, "cpu", 120.0)
 print("reported", time.perf_counter() - started, peak(), file=sys.stderr)
 sys.exit(code)
 """

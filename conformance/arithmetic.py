@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-import mpmath
 import numpy as np
 from numpy.typing import NDArray
 
@@ -160,7 +159,9 @@ class Multiprecision:
     computed_in = "float64"
 
     def __init__(self, digits: int = DIGITS) -> None:
-        self.context = mpmath.MPContext()
+        from mpmath import MPContext  # which takes a tenth of a second, and most inputs have no use for
+
+        self.context = MPContext()
         self.context.dps = digits
 
     def _each(self, function: Any, a: Array) -> Array:

@@ -93,7 +93,7 @@ def run(
     where a framework is here and broken, 2 on bad usage or bad case files, 3 if a target that was asked for cannot run,
     or nothing ran.
     """
-    from conformance.commands.run import run as command
+    from conformance.commands.launch import run as command
 
     raise typer.Exit(command(paths or [], target or [], select, out, jobs, device, timeout, baseline, save_baseline))
 

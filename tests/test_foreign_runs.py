@@ -15,8 +15,7 @@ from foreign_runs import EVIL, Line, at, changed, lines_of, places, read_by_all,
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conformance.commands import baseline, report
-from conformance.commands import run as commands_run
+from conformance.commands import baseline, launch, report
 from conformance.damage import RunDamage
 from conformance.repro import of_stored
 
@@ -150,7 +149,7 @@ def test_every_command_refuses_a_damaged_run_by_name(name: str, run: Path, whole
     assert len(refused) == 7
     assert [words for words in refused if not words.startswith(f"{run / name}")] == []
     with pytest.raises(RunDamage, match=name):
-        commands_run.run([], ["numpy"], "", tmp_path / "new", 1, "cpu", 1.0, baseline=run)
+        launch.run([], ["numpy"], "", tmp_path / "new", 1, "cpu", 1.0, baseline=run)
     assert not (tmp_path / "new").exists()
 
 

@@ -16,6 +16,7 @@ from conftest import ROOT
 
 from conformance import judges as judges_module
 from conformance import lines
+from conformance.commands import launch
 from conformance.commands import run as run_command
 from conformance.comparison import Under
 from conformance.crew import Interrupted, Started
@@ -289,7 +290,7 @@ def test_a_run_with_helpers_is_the_run_without(eager: None, tmp_path: Path, monk
     for cpus in (2, 4):
         assert not answers
         monkeypatch.setattr(run_command, "cpus", lambda cpus=cpus: cpus)
-        assert run_command.run([file], ["numpy"], "", tmp_path / f"{cpus}", 1, "cpu", 60.0) == 0
+        assert launch.run([file], ["numpy"], "", tmp_path / f"{cpus}", 1, "cpu", 60.0) == 0
     assert answers
     few, many = (read(tmp_path / f"{cpus}") for cpus in (2, 4))
     assert [{**line, "seconds": 0} for line in few.verdicts] == [{**line, "seconds": 0} for line in many.verdicts]

@@ -17,8 +17,9 @@ from conformance.commands.compare import safe_name
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
+from conformance.commands.launch import COULD_NOT_RUN, provided
 from conformance.commands.nothing import nothing_to_run
-from conformance.commands.run import COULD_NOT_RUN, execute, provided
+from conformance.commands.run import execute
 from conformance.configuration import configured
 from conformance.crew import Limits, NotStarted
 from conformance.errors import UsageError

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -18,16 +18,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from conformance import environments
 from conformance.case import Case
 from conformance.commands import baseline as baselines
-from conformance.commands.absent import installing, next_step
-from conformance.commands.console import console as make_console
+from conformance.commands.absent import next_step
 from conformance.commands.corpus import read_cases
 from conformance.commands.interruption import Interruption
+from conformance.commands.launch import COULD_NOT_RUN
 from conformance.commands.nothing import fitting, nothing_to_run
-from conformance.configuration import configured
-from conformance.crew import Interrupted, Limits, NotStarted, Start, Started, cpus
+from conformance.crew import Interrupted, NotStarted, Start, Started, cpus
 from conformance.errors import UsageError
 from conformance.judge import VERDICTS, Verdict
 from conformance.judges import Judges
@@ -37,100 +35,76 @@ from conformance.report import write_reports
 from conformance.run_folder import Line, Run, read, read_info
 from conformance.safe_text import clean, one_line
 from conformance.session import judged, targets_of
-from conformance.target import MAIN, Target, installed, parse
+from conformance.target import Target
 
 #: Processes that judge beside this one, at most: more would wait for the frameworks. Those come first, so that there
 #: are none on two CPUs.
 HELPERS = 4
 
-AS_EXPECTED, UNEXPECTED, BAD_USAGE, COULD_NOT_RUN = 0, 1, 2, 3
+AS_EXPECTED, UNEXPECTED = 0, 1
 
 
-def choose_targets(named: Sequence[str], device: str, console: Console) -> list[Target]:
-    """The targets named, or of the main three those that are installed.
+@dataclass(frozen=True)
+class Done:
+    """What a run has come to: the run as stored, None where no target came up, and what became of each start."""
 
-    Raises:
-        UsageError: a name that is unknown, or given twice.
-
-    """
-    aliases = configured(Path.cwd())
-    if named:
-        targets = [parse(name, device=device, named=aliases) for name in named]
-        if len({target.name for target in targets}) < len(targets):
-            raise UsageError("a target is named twice")
-        return provided(targets, console)
-    targets = []
-    for name in MAIN:
-        target = parse(name, device=device)
-        if installed(target.profile.package) is None:
-            console.print(f"{target.profile.name} is not installed here: {installing(name)}", markup=False)
-        else:
-            targets.append(target)
-    return targets
+    cases: Collection[Case]
+    targets: Sequence[Target]
+    stored: Run | None
+    starts: Mapping[str, Start]
 
 
-def provided(targets: Sequence[Target], console: Console) -> list[Target]:
-    """The targets with their environments, which are made here if need be; what is under way shows meanwhile."""
-    if not any(target.recipe is not None for target in targets):
-        return list(targets)
-    with console.status("looking for environments") as status:
-
-        def say(line: str) -> None:
-            if console.is_terminal:
-                status.update(escape(line))
-            else:
-                console.print(line, markup=False)
-
-        return environments.provide(targets, say)
-
-
-def run(
-    paths: Sequence[Path],
-    named: Sequence[str],
-    select: str,
-    out: Path | None,
-    jobs: int,
-    device: str,
-    timeout: float,
-    baseline: Path | None = None,
-    save_baseline: Path | None = None,
-) -> int:
-    """Run, judge and report, against a baseline if there is one; return the exit code.
+def carried_out(
+    console: Console, interruption: Interruption, paths: Sequence[Path], select: str, out: Path | None
+) -> Done:
+    """Read the cases while the targets of the interruption's pool come up, and execute them.
 
     Raises:
         NothingToRun: no target is here, or no case speaks to one.
 
     """
-    console = make_console()
-    if baseline is not None:
-        read(baseline)  # what is wrong with it is better said before the run than after
-    targets = choose_targets(named, device, console)
-    with Interruption(Pool(targets, Limits(case_seconds=timeout), jobs)) as interruption, interruption.pool as pool:
-        pool.launch()  # frameworks take seconds to import, in which the cases can be read
-        cases = read_cases(paths, select, frozenset(target.framework for target in targets))
-        if not fitting(cases, targets):
-            raise nothing_to_run(cases, targets, select)
-        stored, starts = execute(console, interruption, cases, out)
+    targets = interruption.pool.targets
+    cases = read_cases(paths, select, frozenset(target.framework for target in targets))
+    if not fitting(cases, targets):
+        raise nothing_to_run(cases, targets, select)
+    return Done(cases, targets, *execute(console, interruption, cases, out))
+
+
+def concluded(
+    console: Console, done: Done, *, named: bool, baseline: Path | None = None, save_baseline: Path | None = None
+) -> int:
+    """Say what a run has come to; return the exit code.
+
+    Args:
+        named: a person named the targets, so that each has to run.
+    """
+    stored, absent = (
+        done.stored,
+        [target for target in done.targets if isinstance(done.starts.get(target.name), NotStarted)],
+    )
     if stored is not None:
         _summarise(console, stored)
-    absent = {target.name: start for target in targets if isinstance(start := starts.get(target.name), NotStarted)}
-    for name, start in absent.items():
+    broken = False
+    for target in absent:
+        start = done.starts[target.name]
+        assert isinstance(start, NotStarted)
+        broken |= start.broken
         words = "is broken" if start.broken else "refused to start"
-        step = next_step(next(target for target in targets if target.name == name), start.message)
+        step = next_step(target, start.message)
         said = clean(start.message).strip() + (f" ({step})" if step else "")
-        console.print(f"[bold]{escape(name)} {words}[/]: {escape(said)}")
+        console.print(f"[bold]{escape(target.name)} {words}[/]: {escape(said)}")
     if stored is None:
         console.print("Nothing ran, so that no run is stored and there is no report.")
         return COULD_NOT_RUN
     console.print(f"Report: {stored.path / 'report.html'}", markup=False)
     if named and absent:
         return COULD_NOT_RUN
-    if any(start.broken for start in absent.values()):
+    if broken:
         return UNEXPECTED
     if save_baseline is not None:
         return baselines.save(console, save_baseline, stored)
     if baseline is not None:
-        return baselines.against(console, baseline, stored, frozenset(case.id for case in cases))
+        return baselines.against(console, baseline, stored, frozenset(case.id for case in done.cases))
     return UNEXPECTED if stored.unexpected else AS_EXPECTED
 
 
