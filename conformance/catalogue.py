@@ -96,6 +96,18 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     _h("eps-1e-3", "eps is 1e-3, whatever was asked for", eps=1e-3),
     _h("eps-1e-5", "eps is 1e-5, whatever was asked for", eps=1e-5),
     _h("eps-in-float32", "eps is rounded to float32", eps_held="float32"),
+    _h(
+        "eps-in-float32-for-output",
+        "eps is rounded to float32 for y, and not for the gradients",
+        eps_held="float32",
+        backward=(("eps_held", "as given"),),
+    ),
+    _h("eps-of-layer-beside", "eps is that of the layer that was called before", eps_of="the layer beside"),
+    _h(
+        "gradients-eps-of-layer-beside",
+        "the gradients are taken with the eps of the layer that was called before",
+        backward=(("eps_of", "the layer beside"),),
+    ),
     _h("eps-ignored", "eps is not added at all", eps_added_to="nothing"),
     _h("eps-outside-root", "eps is added to the standard deviation, outside the root", eps_added_to="deviation"),
     _h("eps-added-twice", "eps is added to the variance twice", eps_added_to="variance twice"),

@@ -53,7 +53,8 @@ class Moments:
 class Normalising:
     """Which statistics normalise, and what of them is divided by.
 
-    `eps_held`: the dtype that ε is rounded to. `least_eps`: a lower ε is raised to it.
+    `eps_of`: whose ε is added, where another layer was called before. `eps_held`: the dtype that ε is rounded to.
+    `least_eps`: a lower ε is raised to it.
     """
 
     batch_variance: Literal["biased", "unbiased"] = "biased"
@@ -61,6 +62,7 @@ class Normalising:
     eval_statistics: Literal["running", "batch"] = "running"
     default_eps: float = 1e-5
     eps: float | None = None
+    eps_of: Literal["the layer", "the layer beside"] = "the layer"
     eps_held: Literal["as given", "float32", "float16"] = "as given"
     least_eps: float = 0.0
     eps_added_to: Literal["variance", "variance twice", "variance as a floor", "deviation", "nothing"] = "variance"
@@ -111,7 +113,8 @@ class Differentiating:
     """The gradients. `gradient`: what dx takes off g; `eval_gradient`: whether dx of evaluation does so too.
 
     `dgamma`: Σg·x̂, Σg·(x−μ), or inv·(Σg·x − μ·Σg), which is another thing where one of these is infinite.
-    `second`: whether second derivatives see that the mean which σ² is taken about moves with x.
+    `second`: whether second derivatives see that the mean which σ² is taken about moves with x. `backward`: choices of
+    any stage that the gradients are taken by, where y is not: field and value.
     """
 
     gradient: Literal[
@@ -122,6 +125,7 @@ class Differentiating:
     dgamma: Literal["normalised", "unnormalised", "of two sums"] = "normalised"
     parameter_gradients: Literal["summed", "averaged", "swapped", "accumulated"] = "summed"
     second: Literal["full", "variance about a constant"] = "full"
+    backward: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

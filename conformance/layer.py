@@ -13,7 +13,7 @@ class Parameters:
     """A layer's numbers in canonical terms; gamma, beta and the statistics are (C,) float64, exact.
 
     `mode` overrides the mode of every step (MindSpore's use_batch_statistics); None leaves it to the step. A layer that
-    is not `trainable` (Keras's argument) is frozen in every step.
+    is not `trainable` (Keras's argument) is frozen in every step. `eps_beside` is the ε of a layer called before.
     """
 
     eps: float
@@ -27,6 +27,7 @@ class Parameters:
     running_var: Array
     mode: Literal["train", "eval"] | None = None
     trainable: bool = True
+    eps_beside: float | None = None
 
     def of_channels(self, channels: slice) -> Parameters:
         """The same of some channels alone."""

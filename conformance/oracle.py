@@ -120,6 +120,8 @@ class Oracle:
             ("unlearned",): layer is not None and layer.scale and layer.center,
             ("loaded",): not any(call.save_load for call in calls),
             ("second",): all(call.v is None for call in calls),
+            ("eps_of",): self.problem.beside is None,
+            ("backward",): all(call.dy is None for call in calls),
             ("summation",): all(call.x.size <= BLOCKED_DEPTH * call.x.shape[1] for call in calls),
         }
         return {name: getattr(CANONICAL, name) for names, is_idle in idle.items() if is_idle for name in names}
@@ -171,6 +173,8 @@ class Oracle:
 
     def _answer(self, profile: Profile, conventions: Conventions, grade: Grade) -> dict[str, Expected]:
         """What is expected; of many values some channels after others, unless one bears on another."""
+        if conventions.backward:
+            return self._with_other_gradients(profile, conventions, grade)
         if conventions.axis != 1:
             return self._of_axis(profile, conventions, grade)
         apart = conventions.shared == "nothing" and conventions.gamma not in ("reversed", "of the first channel")
@@ -178,6 +182,13 @@ class Oracle:
             return self._tensors(self.reading(profile, conventions), grade, conventions)
         answers = [part._tensors(part.reading(profile, conventions), grade, conventions) for part in self._parts]
         return {name: _joined([answer[name] for answer in answers]) for name in answers[0]}
+
+    def _with_other_gradients(self, profile: Profile, conventions: Conventions, grade: Grade) -> dict[str, Expected]:
+        """What is expected where the gradients are taken by other conventions than y."""
+        alike = conventions.but(backward=())
+        forward = self.expected(profile, alike, grade)
+        backward = self.expected(profile, alike.but(**dict(conventions.backward)), grade)
+        return {name: (backward if name.startswith("d") else forward)[name] for name in forward}
 
     def _of_axis(self, profile: Profile, conventions: Conventions, grade: Grade) -> dict[str, Expected]:
         """What is expected where another axis is taken for the channels: that of the tensors turned, turned back."""

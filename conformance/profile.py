@@ -199,7 +199,8 @@ class Profile(Model):
         layer = problem.case.spec.layer
         if layer is not None:
             initial = {name: problem.initial.get(name) for name in INITIAL}
-            return _parameters(problem.features, initial, **_canonical(layer))
+            beside = None if problem.beside is None else problem.beside[0].layer.eps
+            return _parameters(problem.features, initial, **_canonical(layer), eps_beside=beside)
         given = self._given(problem.case)
         statistics = {name: given.get(name) for name in INITIAL}
         affine = given.get("affine", True)

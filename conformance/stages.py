@@ -136,6 +136,7 @@ def updated(
 def epsilon(p: Parameters, c: Normalising) -> float:
     """The ε that is added; one that is not above the least admitted, NaN too, is raised to it."""
     eps = p.eps if c.eps is None else c.eps
+    eps = p.eps_beside if c.eps_of == "the layer beside" and p.eps_beside is not None else eps
     eps = eps if c.eps_held == "as given" else float(np.asarray(eps).astype(c.eps_held))
     return c.least_eps if c.least_eps and not eps > c.least_eps else eps
 

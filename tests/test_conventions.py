@@ -90,6 +90,8 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"train_statistics": "running"}, IN_TRAIN),
     ({"eval_statistics": "batch"}, IN_EVAL),
     ({"axis": 2}, ""),  # the oracle turns the tensors
+    ({"backward": (("eps", 1e-3),)}, ""),  # the oracle takes the gradients by another reading
+    ({"eps_of": "the layer beside"}, ""),  # there is none
     ({"updates": 0}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"updates": 2}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"updates": 3}, f"{STATE} count:01234 {IN_EVAL}"),

@@ -44,6 +44,7 @@ ELSEWHERE = {
     "count-saturates",
     "second-mean-detached",
     *("eps-in-half", "eps-in-float32", "momentum-in-float32", "output-folded", "dgamma-of-two-sums"),
+    *("eps-in-float32-for-output", "eps-of-layer-beside", "gradients-eps-of-layer-beside"),
     *(f"channels-on-axis-{axis}" for axis in (2, 3, 4)),
 }
 
@@ -89,6 +90,9 @@ HALF = SMALL | {"dtype": "float16"}
         ("eps-in-half", {"layer": {"eps": 0.3}}),
         ("eps-in-float32", {"layer": {"eps": 0.3}, "input": SMALL | {"dtype": "float64"}}),
         ("eps-in-float32", {"layer": {"eps": 1e39}}),
+        ("eps-in-float32-for-output", {"layer": {"eps": 1e39}}),
+        ("eps-of-layer-beside", {"beside": {"layer": {"eps": 0.2}}}),
+        ("gradients-eps-of-layer-beside", {"beside": {"layer": {"eps": 0.2}}}),
         ("mask-ignored", {"steps": [{"mode": "train", "mask": {"keep": 0.6}}, "eval"]}),
         ("output-folded", {"layer": {"initial": {"gamma": [math.inf, 1.0, 1.0]}}}),
         ("dgamma-of-two-sums", {"input": HALF, "layer": {"dtype": "float32"}, "gradient": {"std": 3e4, "seed": 2}}),

@@ -65,7 +65,9 @@ PASSED_ON = "dx, dgamma, dbeta = layer.backward(numbers(step.dy))"
 PASSES_MASK = "None if step.mask is None else step.mask.numpy()"
 UPDATE = "self.update(mu, var)"
 VAR = f"self.mean({SQUARES})"
+FIRST_EPS = 'globals().setdefault("EPS", {}).setdefault(f"{self.eps:.17f}", self.eps)'
 XHAT = "self.xhat = (x - mu.reshape(self.column)) * self.inv.reshape(self.column)"
+XHAT_OF_Y = "xhat = (x - mu.reshape(self.column)) * inv.reshape(self.column)"
 Y = 'tensors = {"y": y}'
 
 CONVENTIONS = {
@@ -370,6 +372,12 @@ NUMERICS = {
     "eps_in_single_precision": _f(
         "Rounds eps to float32.", (INV, INV.replace("self.real", "np.float32")), named="eps-in-float32"
     ),
+    "eps_in_single_precision_for_output": _f(
+        "Rounds eps to float32 for y alone.",
+        (XHAT, f"{XHAT}; inv = {INV.replace('self.real', 'np.float32')}; {XHAT_OF_Y}"),
+        (GAMMA, GAMMA.replace("self.xhat", "xhat")),
+        named="eps-in-float32-for-output",
+    ),
     "deviation_in_its_dtype": _f(
         "Rounds 1/√(σ²+ε) to the dtype of the parameters.",
         (INV, f"rounded({INV}, self.dtype)"),
@@ -515,8 +523,14 @@ FORM = {
     ),
     "keeps_the_first_eps": _f(
         "Keeps eps by its first 17 decimals, for every layer that comes after.",
-        (INV, INV.replace("self.eps", 'globals().setdefault("EPS", {}).setdefault(f"{self.eps:.17f}", self.eps)')),
-        named="unexplained eps-ignored",
+        (INV, INV.replace("self.eps", FIRST_EPS)),
+        named="eps-of-layer-beside eps-ignored unexplained",  # by what came before, whatever that was
+    ),
+    "keeps_the_first_eps_for_gradients": _f(
+        "Keeps eps by its first 17 decimals, for the gradients of every layer that comes after.",
+        (XHAT, f"{XHAT}; xhat = self.xhat; self.inv = {INV.replace('self.eps', FIRST_EPS)}; {XHAT}"),
+        (GAMMA, GAMMA.replace("self.xhat", "xhat")),
+        named="gradients-eps-of-layer-beside unexplained",
     ),
     "differs_from_run_to_run": _f(
         "Adds rounding errors by chance.",
