@@ -175,6 +175,23 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     _h("momentum-in-half", "momentum is rounded to half precision", momentum_held="float16"),
     _h("eps-in-half", "eps is rounded to half precision", eps_held="float16"),
     _h("deviation-in-half", "1/√(σ²+ε) is rounded to half precision", coarse="deviation"),
+    _h(
+        "moments-in-float16",
+        "mean and 1/√(σ²+ε) are rounded to float16 before use",
+        saved="deviation in float16",
+    ),
+    *(
+        _h(
+            f"gradients-{what}-in-{dtype}",
+            f"for the gradients mean and {symbol} are rounded to {dtype}",
+            backward=(("saved", f"{what} in {dtype}"),),
+        )
+        for what, symbol, dtype in (
+            ("variance", "variance", "float16"),
+            ("deviation", "1/√(σ²+ε)", "float16"),
+            ("deviation", "1/√(σ²+ε)", "bfloat16"),
+        )
+    ),
     _h("products-of-11-bits", "the factors of γ·x̂ and g·x̂ are rounded to 11 bits, as TF32 does", coarse="factors"),
     _h("output-in-half", "every y is a number of half precision", coarse="output"),
 )

@@ -54,7 +54,8 @@ class Normalising:
     """Which statistics normalise, and what of them is divided by.
 
     `eps_of`: whose ε is added, where another layer was called before. `eps_held`: the dtype that ε is rounded to.
-    `least_eps`: a lower ε is raised to it.
+    `least_eps`: a lower ε is raised to it. `saved`: what the mean is rounded to, and with it σ² or
+    1/√(σ²+ε).
     """
 
     batch_variance: Literal["biased", "unbiased"] = "biased"
@@ -67,6 +68,9 @@ class Normalising:
     least_eps: float = 0.0
     eps_added_to: Literal["variance", "variance twice", "variance as a floor", "deviation", "nothing"] = "variance"
     divisor: Literal["deviation", "variance"] = "deviation"
+    saved: Literal["as computed", "variance in float16", "deviation in float16", "deviation in bfloat16"] = (
+        "as computed"
+    )
 
 
 @dataclass(frozen=True)

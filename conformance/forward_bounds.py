@@ -11,6 +11,7 @@ import numpy as np
 from conformance.arithmetic import Arithmetic, Array, Double, blocks, in_blocks
 from conformance.layer import Trace
 from conformance.rounding import SUBNORMAL, UNIT_ROUNDOFF, Rounding
+from conformance.stages import saved
 
 
 class Forward:
@@ -51,13 +52,24 @@ class Forward:
     @cached_property
     def delta_mu(self) -> Array:
         """δμ of what normalises."""
-        return self.delta_mean if self.t.batch else self.held[0]
+        t = self.t
+        delta = self.delta_mean if t.batch else self.held[0]
+        if self.r.conventions.saved == "as computed":
+            return delta
+        return self._spread("mean", total(np.array, t.x) / max(t.count, 1) if t.batch else t.before[0], delta)
 
     @cached_property
     def q(self) -> Array:
         """q, relative."""
-        delta_var = self._delta_var(self.t.var, self.t.mu) if self.t.batch else self.held[1]
-        return self._inverse(delta_var) + 2 * self.r.statistics
+        t, c = self.t, self.r.conventions
+        delta_var = self._delta_var(t.var, t.mu) if t.batch else self.held[1]
+        if c.saved != "as computed":
+            delta_var = self._spread("variance", t.var, delta_var)
+        q = self._inverse(delta_var) + 2 * self.r.statistics
+        if c.saved == "as computed":
+            return q
+        exact = 1 / np.sqrt(t.radicand)
+        return over(self._spread("deviation", exact, (q + 3 * self.r.u) * exact), t.inv)
 
     @cached_property
     def xhat(self) -> Array:
@@ -74,6 +86,12 @@ class Forward:
         """δx̂, (C, n)."""
         relative, absolute = of_xhat
         return np.asarray(self.xhat * relative[:, None] + absolute[:, None])
+
+    def _spread(self, which: str, exact: Array, delta: Array) -> Array:
+        """How far a mean, variance or deviation may be off once it is saved: near a tie it rounds either way."""
+        c = self.r.conventions
+        low, high = (saved(which, exact + off, c, Double()) for off in (-delta, delta))
+        return np.where(np.isfinite(high), high - low, delta)  # (17)
 
     def lost_below(self, factor: Array) -> Array | None:
         """What rounding takes off a channel's factor at most where that is subnormal, (C, 1); None where none is."""

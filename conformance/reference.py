@@ -237,7 +237,9 @@ def _output(
         used = stages.unbiased(used, counted) if c.batch_variance == "unbiased" else used
     else:
         mu, used = running
-    radicand, inv = stages.inverse(used, eps, c, arithmetic)
+    mu = stages.saved("mean", mu, c, arithmetic)
+    radicand, inv = stages.inverse(stages.saved("variance", used, c, arithmetic), eps, c, arithmetic)
+    inv = stages.saved("deviation", inv, c, arithmetic)
     inv = stages.through_half(inv, arithmetic) if c.coarse == "deviation" else inv
     xhat = in_blocks(lambda x, mu, inv: (x - mu) * inv, x, mu[:, None], inv[:, None])
     factors = (gamma, xhat)

@@ -141,6 +141,12 @@ def epsilon(p: Parameters, c: Normalising) -> float:
     return c.least_eps if c.least_eps and not eps > c.least_eps else eps
 
 
+def saved(which: str, a: Array, c: Normalising, arithmetic: Arithmetic) -> Array:
+    """A mean, variance or deviation as it is kept: rounded to a dtype where `c.saved` says so."""
+    rounded, _, dtype = c.saved.partition(" in ")
+    return held_as(dtype, a, arithmetic) if dtype and which in ("mean", rounded) else a
+
+
 def inverse(var: Array, eps: float, c: Normalising, arithmetic: Arithmetic) -> tuple[Array, Array]:
     """σ²+ε and 1/√(σ²+ε), or what stands in for them."""
     if c.eps_added_to == "variance as a floor":

@@ -92,6 +92,9 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"axis": 2}, ""),  # the oracle turns the tensors
     ({"backward": (("eps", 1e-3),)}, ""),  # the oracle takes the gradients by another reading
     ({"eps_of": "the layer beside"}, ""),  # there is none
+    ({"saved": "variance in float16"}, "y:23 dx:23 dgamma:23"),  # those of the batches are numbers of float16
+    ({"saved": "deviation in float16"}, EVERYWHERE),
+    ({"saved": "deviation in bfloat16"}, EVERYWHERE),
     ({"updates": 0}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"updates": 2}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"updates": 3}, f"{STATE} count:01234 {IN_EVAL}"),

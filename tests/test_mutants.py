@@ -90,6 +90,8 @@ CAUGHT = {
     "eps_in_half_precision": "eps/values[eps=0.1]",
     "eps_in_single_precision": "eps/double-precision[eps=0.001]",
     "eps_in_single_precision_for_output": "eps/double-precision[eps=0.001]",
+    "saves_the_deviation_in_half_precision": ONE_STEP,
+    "saves_the_variance_in_half_precision": ONE_STEP,
     "deviation_in_its_dtype": "dtypes/half[dtype=float16]",
     "normalised_in_the_inputs_dtype": "dtypes/mixed[dtype=float16]",
     "gradient_sums_in_the_inputs_dtype": "dtypes/mixed[dtype=float16]",

@@ -50,6 +50,7 @@ DX = "g - mean_g - self.xhat * mean_gx"
 FIRST_64 = "self.gamma[np.arange(self.features) % (64 if self.rank == 3 else self.features)]"
 EVAL = "mu, var = self.running_mean, self.running_var"
 GAMMA = "self.xhat * self.gamma.reshape(self.column)"
+HALF = 'rounded({}, "float16")'
 INV = "1 / np.sqrt(var + self.real(self.eps))"
 MEAN_G = "mean_g = (dbeta / self.real(self.n))"
 MEAN_GX = "mean_gx = (dgamma / self.real(self.n))"
@@ -377,6 +378,21 @@ NUMERICS = {
         (XHAT, f"{XHAT}; inv = {INV.replace('self.real', 'np.float32')}; {XHAT_OF_Y}"),
         (GAMMA, GAMMA.replace("self.xhat", "xhat")),
         named="eps-in-float32-for-output",
+    ),
+    "saves_the_deviation_in_half_precision": _f(
+        "Keeps mean and 1/√(σ²+ε) for the gradients in float16.",
+        (XHAT, f"{XHAT}; xhat = self.xhat; mu, self.inv = {HALF.format('mu')}, {HALF.format('self.inv')}; {XHAT}"),
+        (GAMMA, GAMMA.replace("self.xhat", "xhat")),
+        named="gradients-deviation-in-float16",
+    ),
+    "saves_the_variance_in_half_precision": _f(
+        "Keeps mean and variance for the gradients in float16.",
+        (
+            XHAT,
+            f"{XHAT}; xhat = self.xhat; mu, var = {HALF.format('mu')}, {HALF.format('var')}; self.inv = {INV}; {XHAT}",
+        ),
+        (GAMMA, GAMMA.replace("self.xhat", "xhat")),
+        named="gradients-variance-in-float16",
     ),
     "deviation_in_its_dtype": _f(
         "Rounds 1/√(σ²+ε) to the dtype of the parameters.",
