@@ -78,17 +78,11 @@ def concluded(
     Args:
         named: a person named the targets, so that each has to run.
     """
-    stored, absent = (
-        done.stored,
-        [target for target in done.targets if isinstance(done.starts.get(target.name), NotStarted)],
-    )
+    stored, starts = done.stored, ((target, done.starts.get(target.name)) for target in done.targets)
+    absent = [(target, start) for target, start in starts if isinstance(start, NotStarted)]
     if stored is not None:
         _summarise(console, stored)
-    broken = False
-    for target in absent:
-        start = done.starts[target.name]
-        assert isinstance(start, NotStarted)
-        broken |= start.broken
+    for target, start in absent:
         words = "is broken" if start.broken else "refused to start"
         step = next_step(target, start.message)
         said = clean(start.message).strip() + (f" ({step})" if step else "")
@@ -99,7 +93,7 @@ def concluded(
     console.print(f"Report: {stored.path / 'report.html'}", markup=False)
     if named and absent:
         return COULD_NOT_RUN
-    if broken:
+    if any(start.broken for _, start in absent):
         return UNEXPECTED
     if save_baseline is not None:
         return baselines.save(console, save_baseline, stored)
