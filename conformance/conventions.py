@@ -54,8 +54,7 @@ class Normalising:
     """Which statistics normalise, and what of them is divided by.
 
     `eps_of`: whose ε is added, where another layer was called before. `eps_held`: the dtype that ε is rounded to.
-    `least_eps`: a lower ε is raised to it. `saved`: what the mean is rounded to, and with it σ² or
-    1/√(σ²+ε).
+    `least_eps`: a lower ε is raised to it. `saved`: what the mean is rounded to, and σ² or 1/√(σ²+ε) with it.
     """
 
     batch_variance: Literal["biased", "unbiased"] = "biased"

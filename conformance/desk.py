@@ -82,13 +82,18 @@ class Desk:
 
     def _side(self, index: int, under: Under, observation: Observation) -> SideJudged:
         oracle, sides = self._cases[index]
-        comparison = Comparison(oracle, under, observation)
-        verdict = judge(comparison)
-        evidence = gather(comparison, verdict)
-        if verdict.tried:
-            oracle.forget()
-        sides[under.name] = Side(under, observation, verdict, evidence)
-        return SideJudged(index, under.name, verdict, evidence)
+        side = sides[under.name] = judge_side(oracle, under, observation)
+        return SideJudged(index, under.name, side.verdict, side.evidence)
+
+
+def judge_side(oracle: Oracle, under: Under, observation: Observation, *, evidence: bool = True) -> Side:
+    """What a target returned for a case, judged, with what a report shows of it where that is wanted."""
+    comparison = Comparison(oracle, under, observation)
+    verdict = judge(comparison)
+    side = Side(under, observation, verdict, gather(comparison, verdict) if evidence else {})
+    if verdict.tried:
+        oracle.forget()
+    return side
 
 
 def _pairs(oracle: Oracle, sides: Sequence[Side]) -> dict[tuple[str, str], Agreement]:

@@ -283,7 +283,7 @@ class _Builder:
                 self._raise(mark, f"nested more than {MAX_DEPTH} levels deep")
             mapping = isinstance(event, MappingStartEvent)
             node = Node(self._entries(depth) if mapping else tuple(self._items(depth)), mark)
-        if self._anchors and node.size > MAX_NODES:  # what is written out is no more than MAX_WRITTEN
+        if node.size > MAX_NODES:
             self._raise(mark, f"aliases expand to more than {MAX_NODES:,} values")
         if event.anchor is not None:
             self._anchors[event.anchor] = node

@@ -11,7 +11,7 @@ import numpy as np
 from conformance.arithmetic import Arithmetic, Array, Double, blocks, in_blocks
 from conformance.layer import Trace
 from conformance.rounding import SUBNORMAL, UNIT_ROUNDOFF, Rounding
-from conformance.stages import saved
+from conformance.stages import held_as, saved_as
 
 
 class Forward:
@@ -38,11 +38,7 @@ class Forward:
         recovered = self._recovered(0, r.conventions.means)
         if recovered is not None:
             return np.asarray(recovered)
-        if t.mask is None:
-            size = total(np.abs, t.x)
-        else:
-            size = total(lambda x, mask: np.where(mask, np.abs(x), 0), t.x, np.broadcast_to(t.mask, t.x.shape))
-        size = size / max(t.count, 1)
+        size = self._average(np.abs)
         if r.conventions.shared != "nothing":
             size = np.full_like(size, size.max(initial=0))
         mean = t.mu if t.mean is None else t.mean
@@ -54,22 +50,18 @@ class Forward:
         """δμ of what normalises."""
         t = self.t
         delta = self.delta_mean if t.batch else self.held[0]
-        if self.r.conventions.saved == "as computed":
-            return delta
-        return self._spread("mean", total(np.array, t.x) / max(t.count, 1) if t.batch else t.before[0], delta)
+        return self._saved("mean", delta, lambda: self._average(np.asarray) if t.batch else t.before[0])
 
     @cached_property
     def q(self) -> Array:
         """q, relative."""
-        t, c = self.t, self.r.conventions
+        t, r = self.t, self.r
         delta_var = self._delta_var(t.var, t.mu) if t.batch else self.held[1]
-        if c.saved != "as computed":
-            delta_var = self._spread("variance", t.var, delta_var)
-        q = self._inverse(delta_var) + 2 * self.r.statistics
-        if c.saved == "as computed":
+        q = self._inverse(self._saved("variance", delta_var, lambda: t.var)) + 2 * r.statistics
+        if saved_as("deviation", r.conventions) == "as given":
             return q
         exact = 1 / np.sqrt(t.radicand)
-        return over(self._spread("deviation", exact, (q + 3 * self.r.u) * exact), t.inv)
+        return over(self._saved("deviation", (q + 3 * r.u) * exact, lambda: exact), t.inv)
 
     @cached_property
     def xhat(self) -> Array:
@@ -87,10 +79,21 @@ class Forward:
         relative, absolute = of_xhat
         return np.asarray(self.xhat * relative[:, None] + absolute[:, None])
 
-    def _spread(self, which: str, exact: Array, delta: Array) -> Array:
+    def _average(self, formula: Callable[[Array], Array]) -> Array:
+        """The mean of an elementwise formula of the values that count, (C,)."""
+        t = self.t
+        if t.mask is None:
+            sums = total(formula, t.x)
+        else:
+            sums = total(lambda x, mask: np.where(mask, formula(x), 0), t.x, np.broadcast_to(t.mask, t.x.shape))
+        return sums / max(t.count, 1)
+
+    def _saved(self, which: str, delta: Array, exact: Callable[[], Array]) -> Array:
         """How far a mean, variance or deviation may be off once it is saved: near a tie it rounds either way."""
-        c = self.r.conventions
-        low, high = (saved(which, exact + off, c, Double()) for off in (-delta, delta))
+        dtype = saved_as(which, self.r.conventions)
+        if dtype == "as given":
+            return delta
+        low, high = (held_as(dtype, exact() + off, Double()) for off in (-delta, delta))
         return np.where(np.isfinite(high), high - low, delta)  # (17)
 
     def lost_below(self, factor: Array) -> Array | None:

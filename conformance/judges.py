@@ -44,7 +44,7 @@ class Judges:
         self._desk = Desk()
         self._judged: list[Judged] = []
         self._alone = 0
-        self._to_start = helpers
+        self._most = helpers
         self._at: dict[int, Helper] = {}
         self._wake = wake
         self._heard: queue.SimpleQueue[tuple[Helper, bytes | None]] = queue.SimpleQueue()
@@ -90,7 +90,7 @@ class Judges:
         if judged is not None:
             self._judged.append(judged)
             self._alone += 1
-            if self._alone >= ALONE:
+            if self._alone == ALONE:
                 self._start_helpers()
 
     def _start_helpers(self) -> None:
@@ -98,8 +98,7 @@ class Judges:
             self._heard.put((helper, message))
             self._wake()
 
-        while self._to_start:
-            self._to_start -= 1
+        for _ in range(self._most):
             with contextlib.suppress(ProcessError):  # it is judged here then
                 self.helpers.append(Helper(heard))
 

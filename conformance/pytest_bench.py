@@ -93,10 +93,9 @@ class Bench:
         Raises:
             Unexpected: the target cannot run.
         """
-        from conformance.comparison import Comparison, Under
+        from conformance.comparison import Under
         from conformance.crew import Started
-        from conformance.judge import judge
-        from conformance.pairs import Side
+        from conformance.desk import judge_side
 
         seen = self._seen.get(_place(case))
         if seen is None or (isinstance(seen, _Seen) and target.name not in seen.observations):
@@ -110,10 +109,7 @@ class Bench:
             if observation is None or not isinstance(start, Started):
                 raise Unexpected(f"{target.name} cannot run: {getattr(start, 'message', '')}")
             under = Under(target.name, target.profile, start.facts)
-            verdict = judge(Comparison(seen.oracle, under, observation))
-            seen.sides[target.name] = Side(under, observation, verdict)
-            if verdict.tried:
-                seen.oracle.forget()
+            seen.sides[target.name] = judge_side(seen.oracle, under, observation, evidence=False)
         return seen.sides[target.name]
 
     def _observe(self, asked: Sequence[tuple[Case, Sequence[Target]]]) -> None:

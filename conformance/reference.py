@@ -237,9 +237,10 @@ def _output(
         used = stages.unbiased(used, counted) if c.batch_variance == "unbiased" else used
     else:
         mu, used = running
-    mu = stages.saved("mean", mu, c, arithmetic)
-    radicand, inv = stages.inverse(stages.saved("variance", used, c, arithmetic), eps, c, arithmetic)
-    inv = stages.saved("deviation", inv, c, arithmetic)
+    mu = stages.held_as(stages.saved_as("mean", c), mu, arithmetic)
+    kept_var = stages.held_as(stages.saved_as("variance", c), used, arithmetic)
+    radicand, inv = stages.inverse(kept_var, eps, c, arithmetic)
+    inv = stages.held_as(stages.saved_as("deviation", c), inv, arithmetic)
     inv = stages.through_half(inv, arithmetic) if c.coarse == "deviation" else inv
     xhat = in_blocks(lambda x, mu, inv: (x - mu) * inv, x, mu[:, None], inv[:, None])
     factors = (gamma, xhat)

@@ -141,10 +141,10 @@ def epsilon(p: Parameters, c: Normalising) -> float:
     return c.least_eps if c.least_eps and not eps > c.least_eps else eps
 
 
-def saved(which: str, a: Array, c: Normalising, arithmetic: Arithmetic) -> Array:
-    """A mean, variance or deviation as it is kept: rounded to a dtype where `c.saved` says so."""
+def saved_as(which: str, c: Normalising) -> str:
+    """The dtype that a mean, variance or deviation is rounded to, or as given."""
     rounded, _, dtype = c.saved.partition(" in ")
-    return held_as(dtype, a, arithmetic) if dtype and which in ("mean", rounded) else a
+    return dtype if dtype and which in ("mean", rounded) else "as given"
 
 
 def inverse(var: Array, eps: float, c: Normalising, arithmetic: Arithmetic) -> tuple[Array, Array]:

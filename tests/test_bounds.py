@@ -318,6 +318,16 @@ def test_coarser_dtypes_have_wider_bounds_where_they_are_used() -> None:
     assert wider == {"running_mean", "running_var", "dgamma", "dbeta"}
 
 
+@pytest.mark.parametrize(("mean", "either"), [(1 + 2.0**-11, True), (1 + 2.0**-12, False)])
+def test_a_mean_amid_two_halves_may_be_saved_as_either(mean: float, either: bool) -> None:
+    step, saved = values([[mean - 0.5, mean + 0.5]]), CANONICAL.but(saved="deviation in float16")
+    traces = evaluate(parameters(), [step], saved, Double())
+    (limit,) = bounds(traces, Double(), "strict", "float32", "float32", saved)
+    inv = float(np.float16(1 / math.sqrt(0.75)))
+    admitted = [bool((np.abs((step.x - kept) * inv - traces[0].y) <= limit.y).all()) for kept in (1, 1 + 2.0**-10)]
+    assert admitted == [True, either]
+
+
 def test_statistics_that_are_rounded_widen_every_bound_but_that_of_dbeta() -> None:
     (usual,), (rounded,) = (
         limits(PLAIN, drawn(), layer="float16"),

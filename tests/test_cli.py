@@ -370,6 +370,17 @@ def test_a_framework_that_is_missing_says_how_to_install_it_and_leaves_no_empty_
     assert len(read(folder / "out").verdicts) == 4
 
 
+# Launching
+
+
+def test_what_launches_the_frameworks_waits_for_no_other_module(suite_importable: None) -> None:
+    late = ["conformance.judge", "conformance.report", "conformance.run_folder", "mpmath"]
+    code = f"import sys, conformance.commands.launch; print([name for name in {late} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+    assert all(importlib.util.find_spec(name) for name in late)
+
+
 # Interrupted
 
 

@@ -167,6 +167,17 @@ def test_a_fault_is_caught_and_named(fault: str, cases: dict[str, Case]) -> None
     assert names_of(found) in (bench().faulty.FAULTS[fault].named or ("unexplained",))
 
 
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        ("keeps_the_first_eps", "eps-of-layer-beside"),
+        ("keeps_the_first_eps_for_gradients", "gradients-eps-of-layer-beside"),
+    ],
+)
+def test_what_is_kept_of_another_layer_is_named(fault: str, name: str, cases: dict[str, Case]) -> None:
+    assert names_of(verdict(fault, cases[CAUGHT[fault]])) == name
+
+
 def test_without_a_fault_every_verdict_is_expected(cases: dict[str, Case]) -> None:
     found = {case: verdict("none", cases[case]).status for case in set(CAUGHT.values())}
     assert found == dict.fromkeys(found, "expected")

@@ -15,7 +15,8 @@ from conformance.catalogue import name_change
 from conformance.commands.absent import next_step
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import named_cases, read_cases
-from conformance.commands.launch import COULD_NOT_RUN, choose_targets
+from conformance.commands.exit_codes import COULD_NOT_RUN
+from conformance.commands.launch import choose_targets
 from conformance.compare import TensorResult
 from conformance.conventions import CANONICAL
 from conformance.crew import NotStarted

@@ -16,8 +16,9 @@ from conformance import versions
 from conformance.commands.compare import safe_name
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
+from conformance.commands.exit_codes import COULD_NOT_RUN
 from conformance.commands.interruption import Interruption
-from conformance.commands.launch import COULD_NOT_RUN, provided
+from conformance.commands.launch import provided
 from conformance.commands.nothing import nothing_to_run
 from conformance.commands.run import execute
 from conformance.configuration import configured

@@ -17,8 +17,6 @@ from conformance.errors import UsageError
 from conformance.pool import Pool
 from conformance.target import MAIN, Target, installed, parse
 
-COULD_NOT_RUN = 3
-
 
 def run(
     paths: Sequence[Path],

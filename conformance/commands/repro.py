@@ -12,7 +12,8 @@ from conformance import run_folder
 from conformance.carried import source_of
 from conformance.commands.absent import next_step
 from conformance.commands.corpus import named_cases, no_case, read_cases
-from conformance.commands.launch import COULD_NOT_RUN, choose_targets
+from conformance.commands.exit_codes import COULD_NOT_RUN
+from conformance.commands.launch import choose_targets
 from conformance.crew import NotStarted
 from conformance.errors import UsageError
 from conformance.lines import case_line, target_line, verdict_line

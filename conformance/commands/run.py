@@ -22,8 +22,8 @@ from conformance.case import Case
 from conformance.commands import baseline as baselines
 from conformance.commands.absent import next_step
 from conformance.commands.corpus import read_cases
+from conformance.commands.exit_codes import AS_EXPECTED, COULD_NOT_RUN, UNEXPECTED
 from conformance.commands.interruption import Interruption
-from conformance.commands.launch import COULD_NOT_RUN
 from conformance.commands.nothing import fitting, nothing_to_run
 from conformance.crew import Interrupted, NotStarted, Start, Started, cpus
 from conformance.errors import UsageError
@@ -40,8 +40,6 @@ from conformance.target import Target
 #: Processes that judge beside this one, at most: more would wait for the frameworks. Those come first, so that there
 #: are none on two CPUs.
 HELPERS = 4
-
-AS_EXPECTED, UNEXPECTED = 0, 1
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from rich.markup import escape
 from conformance.commands.compare import show
 from conformance.commands.console import console as make_console
 from conformance.commands.corpus import read_cases
+from conformance.commands.exit_codes import COULD_NOT_RUN, UNEXPECTED
 from conformance.commands.interruption import Interruption
-from conformance.commands.launch import COULD_NOT_RUN, provided
+from conformance.commands.launch import provided
 from conformance.commands.nothing import nothing_to_run
-from conformance.commands.run import UNEXPECTED, execute
+from conformance.commands.run import execute
 from conformance.configuration import configured
 from conformance.crew import Limits, NotStarted
 from conformance.errors import UsageError

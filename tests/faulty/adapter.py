@@ -71,6 +71,13 @@ XHAT = "self.xhat = (x - mu.reshape(self.column)) * self.inv.reshape(self.column
 XHAT_OF_Y = "xhat = (x - mu.reshape(self.column)) * inv.reshape(self.column)"
 Y = 'tensors = {"y": y}'
 
+
+def _in_gradients(what: str, statistics: str, named: str) -> Fault:
+    """A fault in the statistics that the gradients are taken with, and y is not."""
+    edits = (XHAT, f"{XHAT}; xhat = self.xhat; {statistics}; {XHAT}"), (GAMMA, GAMMA.replace("self.xhat", "xhat"))
+    return _f(what, *edits, named=named)
+
+
 CONVENTIONS = {
     "running_variance_biased": _f(
         "Stores the variance without the n/(n−1) factor.", (CORRECTION, "var"), named="running-variance-biased"
@@ -379,19 +386,14 @@ NUMERICS = {
         (GAMMA, GAMMA.replace("self.xhat", "xhat")),
         named="eps-in-float32-for-output",
     ),
-    "saves_the_deviation_in_half_precision": _f(
+    "saves_the_deviation_in_half_precision": _in_gradients(
         "Keeps mean and 1/√(σ²+ε) for the gradients in float16.",
-        (XHAT, f"{XHAT}; xhat = self.xhat; mu, self.inv = {HALF.format('mu')}, {HALF.format('self.inv')}; {XHAT}"),
-        (GAMMA, GAMMA.replace("self.xhat", "xhat")),
+        f"mu, self.inv = {HALF.format('mu')}, {HALF.format('self.inv')}",
         named="gradients-deviation-in-float16",
     ),
-    "saves_the_variance_in_half_precision": _f(
+    "saves_the_variance_in_half_precision": _in_gradients(
         "Keeps mean and variance for the gradients in float16.",
-        (
-            XHAT,
-            f"{XHAT}; xhat = self.xhat; mu, var = {HALF.format('mu')}, {HALF.format('var')}; self.inv = {INV}; {XHAT}",
-        ),
-        (GAMMA, GAMMA.replace("self.xhat", "xhat")),
+        f"mu, var = {HALF.format('mu')}, {HALF.format('var')}; self.inv = {INV}",
         named="gradients-variance-in-float16",
     ),
     "deviation_in_its_dtype": _f(
@@ -542,10 +544,9 @@ FORM = {
         (INV, INV.replace("self.eps", FIRST_EPS)),
         named="eps-of-layer-beside eps-ignored unexplained",  # by what came before, whatever that was
     ),
-    "keeps_the_first_eps_for_gradients": _f(
+    "keeps_the_first_eps_for_gradients": _in_gradients(
         "Keeps eps by its first 17 decimals, for the gradients of every layer that comes after.",
-        (XHAT, f"{XHAT}; xhat = self.xhat; self.inv = {INV.replace('self.eps', FIRST_EPS)}; {XHAT}"),
-        (GAMMA, GAMMA.replace("self.xhat", "xhat")),
+        f"self.inv = {INV.replace('self.eps', FIRST_EPS)}",
         named="gradients-eps-of-layer-beside unexplained",
     ),
     "differs_from_run_to_run": _f(
