@@ -26,7 +26,10 @@ from conformance.rounding import BLOCKED_DEPTH, SUBNORMAL, Grade
 Array = NDArray[Any]
 
 #: Numbers of the answers that an oracle keeps: every reading of a small case, two of one of a million elements.
-KEPT = 4_000_000
+KEPT = 1 << 22
+
+#: Answers of a step that are kept of a large case, as long as its inputs are no more numbers than that: two readings.
+LATEST = 32
 
 _DIMENSIONS = {1: (2, 3), 2: (4,), 3: (5,)}
 
@@ -62,9 +65,9 @@ class Oracle:
         self._part_of = part_of or (problem, slice(None))
         self.dtypes = tuple({problem.layer_dtype, *(dtype_name(call.x.dtype) for call in problem.calls)})
         self.arithmetic = arithmetic or (Multiprecision() if "float64" in self.dtypes else Double())
-        numbers = sum(call.x.size for call in problem.calls)
+        numbers, whole = (sum(call.x.size for call in each.calls) for each in (problem, self._part_of[0]))
         self.keeps = KEPT // max(numbers, 1) if numbers <= HELD else 0
-        self._latest = Latest(self.keeps)
+        self._latest = Latest(max(self.keeps, LATEST * len(problem.calls)) if whole <= KEPT else self.keeps)
         self._parameters: dict[Hashable, Parameters] = {}
         self._expected: OrderedDict[tuple[str, Conventions, Grade], dict[str, Expected]] = OrderedDict()
         self._turned: dict[int, Oracle] = {}

@@ -45,6 +45,7 @@ def templates(filters: Filters, *, autoescape: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        auto_reload=False,
     )
     found.filters |= {"clean": clean, "markdown": markdown, "code": markdown_code, "cell": markdown_cell, **filters}
     return found

@@ -7,7 +7,6 @@ that are unpacked when one is looked at. Each is JSON, deflated (RFC 1950) and i
 from __future__ import annotations
 
 import base64
-import json
 import zlib
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from conformance.findings import Finding, causes, off, outcome, reason, topic
 from conformance.repro import NoScript, case_of, of_stored, offered
 from conformance.run_folder import Line, Run, whole
 from conformance.safe_text import shorten
+from conformance.streams import encoded
 
 #: Longer texts are cut in the middle; the run folder has them whole.
 TEXT_LIMIT = 4_000
@@ -113,8 +113,7 @@ def _is_plain(verdicts: Iterable[Line], pairs: Iterable[Line]) -> bool:
 
 def pack(data: Any) -> str:
     """JSON data, deflated and in base64."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return base64.b64encode(zlib.compress(text.encode(), 7)).decode()
+    return base64.b64encode(zlib.compress(encoded(data), 7)).decode()
 
 
 def scripts(run: Run, found: Iterable[Finding]) -> dict[tuple[str, str], str]:

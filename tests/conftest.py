@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,9 @@ from conformance.session import judged
 from conformance.spec import CaseSpec
 
 pytest_plugins = ["pytester"]
+
+# A shell that starts the tests in the background has them ignore SIGINT, and with them all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: The checkout, which processes that the tests start import the suite from.
 ROOT = Path(__file__).resolve().parents[1]

@@ -159,7 +159,7 @@ DAMAGES: list[tuple[str, type[RunDamage], Callable[[Path], None], str]] = [
     (
         "a pair of one",
         Garbled,
-        edited("results.jsonl", lambda t: t.replace('["numpy", ', "[")),
+        edited("results.jsonl", lambda t: t.replace('["numpy",', "[")),
         "results.jsonl:3: pair",
     ),
     (
@@ -191,13 +191,13 @@ DAMAGES: list[tuple[str, type[RunDamage], Callable[[Path], None], str]] = [
     (
         "a better verdict",
         Miscounted,
-        edited("results.jsonl", lambda t: t.replace('"verdict": "crashed"', '"verdict": "conforms"')),
+        edited("results.jsonl", lambda t: t.replace('"verdict":"crashed"', '"verdict":"conforms"')),
         "holds 2 conforms, its footer counts 1",
     ),
     (
         "a better status",
         Miscounted,
-        edited("results.jsonl", lambda t: t.replace('"unexpected", "exp', '"expected", "exp')),
+        edited("results.jsonl", lambda t: t.replace('"unexpected","exp', '"expected","exp')),
         "holds 0 unexpected, its footer counts 1",
     ),
     ("no JSON's number", Garbled, edited("results.jsonl", lambda t: t.replace("0.25", "NaN")), "NaN is no JSON"),
@@ -220,43 +220,43 @@ DAMAGES: list[tuple[str, type[RunDamage], Callable[[Path], None], str]] = [
     (
         "accepted conventions that are a list",
         Garbled,
-        edited("results.jsonl", lambda t: t.replace('"accepted": {}', '"accepted": []', 1)),
+        edited("results.jsonl", lambda t: t.replace('"accepted":{}', '"accepted":[]', 1)),
         "results.jsonl:1: accepted: ",
     ),
     (
         "a hypothesis of no name",
         Garbled,
-        edited("results.jsonl", lambda t: t.replace('"tried": []', '"tried": [{"off": 1.0}]', 1)),
+        edited("results.jsonl", lambda t: t.replace('"tried":[]', '"tried":[{"off":1.0}]', 1)),
         "results.jsonl:1: tried.0.name: ",
     ),
     (
         "a death without a word",
         Garbled,
-        edited("results.jsonl", lambda t: re.sub(r'"error": {[^}]*}', '"error": null', t)),
+        edited("results.jsonl", lambda t: re.sub(r'"error":{[^}]*}', '"error":null', t)),
         "results.jsonl:2: error: none, though it is crashed",
     ),
     (
         "worst numbers that are two",
         Garbled,
-        edited("results.jsonl", lambda t: t.replace('"ratio": 0.25', '"worst": [1.0, 2.0], "ratio": 0.25')),
+        edited("results.jsonl", lambda t: t.replace('"ratio":0.25', '"worst":[1.0, 2.0], "ratio":0.25')),
         "results.jsonl:1: tensors.y[0].worst: ",
     ),
     (
         "a verdict on what did not run",
         Garbled,
-        edited("results.jsonl", lambda t: t.replace('"target": "numpy"', '"target": "numpy,threads=3"', 1)),
+        edited("results.jsonl", lambda t: t.replace('"target":"numpy"', '"target":"numpy,threads=3"', 1)),
         "results.jsonl:1: this run has no target numpy,threads=3 that ran",
     ),
     (
         "steps that are a number",
         Garbled,
-        edited("cases.jsonl", lambda t: t.replace('"gradient": {}', '"steps": 3', 1)),
+        edited("cases.jsonl", lambda t: t.replace('"gradient":{}', '"steps":3', 1)),
         "cases.jsonl:1: spec.steps: ",
     ),
     (
         "what nobody asks for, 300 levels deep",
         Garbled,
-        edited("cases.jsonl", lambda t: t.replace('"gradient": {}', f'"x": {"[" * 300}{"]" * 300}', 1)),
+        edited("cases.jsonl", lambda t: t.replace('"gradient":{}', f'"x":{"[" * 300}{"]" * 300}', 1)),
         "cases.jsonl:1: spec.x",
     ),
     (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from conformance.case import Case
@@ -13,7 +14,7 @@ from conformance.profile import Profile
 from conformance.repro.shown import SECOND, Row
 from conformance.repro.source import WIDTH
 from conformance.safe_text import clean, one_line
-from conformance.target import installed
+from conformance.suite_version import NAME, suite_version
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,12 @@ class Words:
         ]
         where = ", ".join(place for place in places if place)
         others = [f"{label} {facts[key]}" for key, label in (("numpy", "NumPy"), ("python", "Python")) if key in facts]
-        suite = f"batchnorm-conformance {installed('batchnorm-conformance') or ''}".strip()
-        return f"Seen with {', '.join([f'{version} ({where})', *others])}. Case {self.case.id} of {suite}."
+        return f"Seen with {', '.join([f'{version} ({where})', *others])}. Case {self.case.id} of {_suite()}."
+
+
+@cache
+def _suite() -> str:
+    return f"{NAME} {suite_version()}"
 
 
 def _expected(rows: Sequence[Row]) -> str:

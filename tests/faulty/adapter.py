@@ -367,11 +367,13 @@ NUMERICS = {
         named="products-of-11-bits",
     ),
     "momentum_in_half_precision": _f(
-        "Rounds momentum to float16.", (MOMENTUM, MOMENTUM.replace("self.real", "np.float16")), named="momentum-in-half"
+        "Rounds momentum to float16.",
+        (MOMENTUM, f"{MOMENTUM}\n        m = self.real(np.float16(m))"),
+        named="momentum-in-half",
     ),
     "momentum_in_single_precision": _f(
         "Rounds momentum to float32.",
-        (MOMENTUM, MOMENTUM.replace("self.real", "np.float32")),
+        (MOMENTUM, f"{MOMENTUM}\n        m = self.real(np.float32(m))"),
         named="momentum-in-float32",
     ),
     "eps_in_half_precision": _f(
