@@ -44,7 +44,9 @@ class Hypothesis:
     @property
     def reach(self) -> set[str]:
         """The tensors that it can move, without their steps."""
-        return set().union(*(_REACH[STAGES[field]] for field in self.changes))
+        taken_back = dict(self.changes.get("backward", ()))  # where y is not: derivatives alone move
+        moved = set().union(*(_REACH[STAGES[field]] for field in self.changes))
+        return moved.union(name for field in taken_back for name in _REACH[STAGES[field]] if name.startswith("d"))
 
 
 def _h(name: str, sentence: str, **changes: Any) -> Hypothesis:

@@ -52,6 +52,27 @@ ORACLE = oracle(**SHOWS_ALL)
 BY_NAME = {hypothesis.name: hypothesis for hypothesis in CATALOGUE}
 FAULTS = [hypothesis for hypothesis in HYPOTHESES if hypothesis.name not in ELSEWHERE]
 
+#: Cases in which, taken together, hypotheses move every kind of tensor.
+MOVES_ALL = (
+    SHOWS_ALL,
+    SHOWS_ALL | {"input": SMALL | {"shape": [4, 4, 4, 4, 4]}, "layer": SHOWS_ALL["layer"] | {"rank": 3}},
+    {"layer": {"eps": 2e-2, "initial": INITIAL}, "input": SMALL, "steps": [{"mode": "train", "second": {}}, "eval"]},
+    {"layer": {"eps": 2e-2, "initial": INITIAL}, "input": SMALL, "steps": [{"mode": "eval", "second": {}}]},
+)
+
+
+def test_a_hypothesis_moves_no_tensor_beyond_its_reach_which_is_what_search_tries_it_for() -> None:
+    """Seen to fail where choices for gradients alone did not reach second derivatives."""
+    idle = {hypothesis.name for hypothesis in HYPOTHESES}
+    for each in map(lambda fields: oracle(**fields), MOVES_ALL):
+        exact = each.expected(profile(), CANONICAL)
+        for hypothesis in HYPOTHESES:
+            other = each.expected(profile(), CANONICAL.but(**hypothesis.changes))
+            moved = {name for name in exact if not np.array_equal(other[name].value, exact[name].value)}
+            assert {name.partition("[")[0] for name in moved} <= hypothesis.reach, hypothesis.name
+            idle -= {hypothesis.name} if moved else set()
+    assert idle <= ELSEWHERE
+
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_is_named(fault: Hypothesis) -> None:
