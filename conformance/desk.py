@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from conformance.comparison import Comparison, Under
 from conformance.evidence import Evidence, gather
 from conformance.judge import Verdict, judge
-from conformance.observation import Observation
+from conformance.observation import Observation, broken
 from conformance.oracle import Oracle
 from conformance.pairs import Agreement, Side, judge_pair
 from conformance.problem import Problem
@@ -87,7 +88,22 @@ class Desk:
 
 
 def judge_side(oracle: Oracle, under: Under, observation: Observation, *, evidence: bool = True) -> Side:
-    """What a target returned for a case, judged, with what a report shows of it where that is wanted."""
+    """What a target returned for a case, judged, with what a report shows of it where that is wanted.
+
+    Where judging fails, which is a fault of this suite, the verdict is `broken` and says so, and the run goes on.
+    """
+    try:
+        return _judged(oracle, under, observation, evidence)
+    except Exception:
+        oracle.forget()
+        return _judged(oracle, under, broken(_fault_of_ours(), "JudgingFailed"), evidence=False)
+
+
+def _fault_of_ours() -> str:
+    return f"judging failed, which is a fault of this suite:\n{traceback.format_exc()}"
+
+
+def _judged(oracle: Oracle, under: Under, observation: Observation, evidence: bool) -> Side:
     comparison = Comparison(oracle, under, observation)
     verdict = judge(comparison)
     side = Side(under, observation, verdict, gather(comparison, verdict) if evidence else {})
@@ -100,4 +116,11 @@ def _pairs(oracle: Oracle, sides: Sequence[Side]) -> dict[tuple[str, str], Agree
     """Every pair in the order of the sides; signatures are held against documents, not each other."""
     if oracle.problem.case.kind == "signature":
         return {}
-    return {(a.under.name, b.under.name): judge_pair(oracle, a, b) for a, b in itertools.combinations(sides, 2)}
+    return {(a.under.name, b.under.name): _pair(oracle, a, b) for a, b in itertools.combinations(sides, 2)}
+
+
+def _pair(oracle: Oracle, a: Side, b: Side) -> Agreement:
+    try:
+        return judge_pair(oracle, a, b)
+    except Exception:
+        return Agreement("differ", {}, _fault_of_ours())

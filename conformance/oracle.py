@@ -180,8 +180,7 @@ class Oracle:
             return self._with_other_gradients(profile, conventions, grade)
         if conventions.axis != 1:
             return self._of_axis(profile, conventions, grade)
-        apart = conventions.shared == "nothing" and conventions.gamma not in ("reversed", "of the first channel")
-        if not (apart and self._parts):
+        if not (_apart(conventions) and self._parts):
             return self._tensors(self.reading(profile, conventions), grade, conventions)
         answers = [part._tensors(part.reading(profile, conventions), grade, conventions) for part in self._parts]
         return {name: _joined([answer[name] for answer in answers]) for name in answers[0]}
@@ -278,6 +277,12 @@ class Oracle:
         held = self.problem.layer_dtype
         exact = np.full(p.gamma.shape, SUBNORMAL[held])
         return {name: Expected(self.arithmetic.lift(getattr(p, name)), exact, held) for name in ("gamma", "beta")}
+
+
+def _apart(c: Conventions) -> bool:
+    """Whether every channel can be read by itself: none bears on another, and nothing is given of all of them."""
+    alone = c.shared == "nothing" and c.gamma not in ("reversed", "of the first channel")
+    return alone and c.means is None and c.variances is None
 
 
 def _io_dtype(call: Call) -> str:

@@ -238,6 +238,17 @@ def test_channels_read_apart_are_what_they_are_together(
             assert np.allclose(expected.bound, apart[name].bound, rtol=1e-12, atol=0, equal_nan=True)
 
 
+def test_statistics_that_are_given_of_all_channels_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a search for lost statistics gives them; a large case in parts raised there, and ended the run."""
+    of = oracle(gradient={}, steps=["train"])
+    step = of.reading(NUMPY, CANONICAL).traces[0]
+    given = CANONICAL.but(means=(tuple(step.mu),), variances=(tuple(2 * step.var),))
+    together = of.expected(NUMPY, given)
+    monkeypatch.setattr(oracle_module, "HELD", 1)
+    apart = Oracle(of.problem).expected(NUMPY, given)
+    assert all(np.array_equal(expected.value, apart[name].value) for name, expected in together.items())
+
+
 def test_what_is_computed_block_by_block_is_what_it_is_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = [{"mode": "train", "mask": {"keep": 0.5}}, {"mode": "train", "second": {"seed": 3}}, "eval"]
     masked = case(gradient={}, layer={"initial": INITIAL}, steps=steps)

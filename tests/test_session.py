@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from builders import case
 
+from conformance import desk
 from conformance.case import Case
+from conformance.comparison import Comparison
 from conformance.crew import NotStarted
-from conformance.judge import Verdict
+from conformance.judge import Verdict, judge
+from conformance.pairs import Agreement
 from conformance.pool import Pool
 from conformance.session import Settled, judged, targets_of
 from conformance.target import Target, parse
@@ -71,6 +74,37 @@ def test_every_pair_is_judged_in_the_order_of_the_targets(pool: Pool) -> None:
     assert pairs[BIASED.name, FLAT.name].because == (
         f"{BIASED.name}: running-variance-biased; {FLAT.name}: beta-ignored"
     )
+
+
+def test_a_fault_in_judging_costs_the_verdict_and_says_whose_it_is(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails_of_one(comparison: Comparison) -> Verdict:
+        if comparison.under.name == BIASED.name and comparison.observation.fate == "answered":
+            raise ZeroDivisionError("one over nothing")
+        return judge(comparison)
+
+    monkeypatch.setattr(desk, "judge", fails_of_one)
+    found = settled(pool, SMALL, NATIVE)
+    assert [side.verdict.verdict for side in found["tests/small"].sides.values()] == ["conforms", "broken", "divergent"]
+    failed = found["tests/small"].sides[BIASED.name].verdict
+    assert failed.status == "unexpected"
+    assert failed.error is not None
+    assert failed.error.type == "JudgingFailed"
+    assert failed.error.message.startswith("judging failed, which is a fault of this suite:\nTraceback")
+    assert failed.error.message.rstrip().endswith("ZeroDivisionError: one over nothing")
+    assert found["tests/small"].pairs[GOOD.name, BIASED.name].because == f"{BIASED.name}: broken (JudgingFailed)"
+    assert found["tests/native"].sides[GOOD.name].verdict.verdict == "conforms"
+
+
+def test_a_fault_in_comparing_two_costs_their_agreement(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> Agreement:
+        raise ZeroDivisionError("one over nothing")
+
+    monkeypatch.setattr(desk, "judge_pair", fails)
+    found = settled(pool, SMALL)["tests/small"]
+    assert {pair.agreement for pair in found.pairs.values()} == {"differ"}
+    assert all("ZeroDivisionError: one over nothing" in pair.because for pair in found.pairs.values())
 
 
 def test_a_refusal_is_a_verdict_and_pairs_of_them_agree(pool: Pool) -> None:
