@@ -94,6 +94,11 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     _h("unlearned-applied", "γ and β are applied where they are not learned", unlearned="applied"),
     _h("unlearned-absent", "γ and β are not applied where they are not learned", unlearned="absent"),
     _h("mask-ignored", "what a mask leaves out counts as well", mask="ignored"),
+    _h(
+        "mask-multiplied",
+        "what a mask leaves out is multiplied by 0, which is NaN where it is no number",
+        mask="multiplied",
+    ),
     _h("mask-count-padded", "sums over what a mask keeps are divided by its count and 1e-7", mask_count="padded"),
     _h("eps-1e-3", "eps is 1e-3, whatever was asked for", eps=1e-3),
     _h("eps-1e-5", "eps is 1e-5, whatever was asked for", eps=1e-5),
@@ -164,6 +169,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     ),
     _h("gradients-averaged", "dγ and dβ are divided by n", parameter_gradients="averaged"),
     _h("gradients-swapped", "dγ and dβ are swapped", parameter_gradients="swapped"),
+    _h("frozen-for-good", "γ and β have gradients of 0 once they were frozen", thawed="stays frozen"),
     _h("gradients-accumulated", "dγ and dβ are added to those of earlier steps", parameter_gradients="accumulated"),
     _h(
         "second-mean-detached",

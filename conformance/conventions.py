@@ -31,15 +31,15 @@ class Modes:
 class Moments:
     """The batch's mean and variance.
 
-    `mask`: whether it takes values out. `mask_count`: whether sums over what it keeps are divided by its count, or by
-    10⁻⁷ more, so that a mask that keeps nothing has moments of 0. `shared`: a mean, or both moments, of all channels
-    together. `count`: the n that corrections and gradients divide by, where it is not that of values. `sums` that
-    overflow are infinite from float32's largest number on. `empty`: a batch of no values is skipped, or averaged to
-    0/0. `means` and `variances`: per step, the mean and the biased variance of each channel that were used, whatever
-    they should be.
+    `mask`: whether it takes values out, or multiplies them by 0, which is NaN of what is no number. `mask_count`:
+    whether sums over what it keeps are divided by its count, or by 10⁻⁷ more, so that a mask that keeps nothing has
+    moments of 0. `shared`: a mean, or both moments, of all channels together. `count`: the n that corrections and
+    gradients divide by, where it is not that of values. `sums` that overflow are infinite from float32's largest
+    number on. `empty`: a batch of no values is skipped, or averaged to 0/0. `means` and `variances`: per step, the
+    mean and the biased variance of each channel that were used, whatever they should be.
     """
 
-    mask: Literal["applied", "ignored"] = "applied"
+    mask: Literal["applied", "ignored", "multiplied"] = "applied"
     mask_count: Literal["exact", "padded"] = "exact"
     shared: Literal["nothing", "mean", "both"] = "nothing"
     count: Literal["values", "samples", "values up to 255"] = "values"
@@ -116,8 +116,9 @@ class Differentiating:
     """The gradients. `gradient`: what dx takes off g; `eval_gradient`: whether dx of evaluation does so too.
 
     `dgamma`: Σg·x̂, Σg·(x−μ), or inv·(Σg·x − μ·Σg), which is another thing where one of these is infinite.
-    `second`: whether second derivatives see that the mean which σ² is taken about moves with x. `backward`: choices of
-    any stage that the gradients are taken by, where y is not: field and value.
+    `thawed`: whether γ and β learn again that were frozen in a step before, or have gradients of 0. `second`: whether
+    second derivatives see that the mean which σ² is taken about moves with x. `backward`: choices of any stage that the
+    gradients are taken by, where y is not: field and value.
     """
 
     gradient: Literal[
@@ -127,6 +128,7 @@ class Differentiating:
     dx_scale: Literal["applied", "ignored"] = "applied"
     dgamma: Literal["normalised", "unnormalised", "of two sums"] = "normalised"
     parameter_gradients: Literal["summed", "averaged", "swapped", "accumulated"] = "summed"
+    thawed: Literal["learns", "stays frozen"] = "learns"
     second: Literal["full", "variance about a constant"] = "full"
     backward: tuple[tuple[str, Any], ...] = ()
 

@@ -118,6 +118,7 @@ class Oracle:
         calls, layer = self.problem.calls, self.problem.case.spec.layer
         idle = {
             ("default_mode", "mode_lasts"): all(call.mode != "default" for call in calls),
+            ("thawed",): not any(call.frozen for call in calls),
             ("frozen",): self.problem.case.kind != "native" and not any(call.frozen for call in calls),
             ("mask", "mask_count"): all(call.mask is None for call in calls),
             ("unlearned",): layer is not None and layer.scale and layer.center,

@@ -127,6 +127,8 @@ def read(parameters: Parameters, batches: Batches, c: Conventions) -> list[Trace
             trace = _step(layer, batches, index, mode, c, state)
             if c.parameter_gradients == "accumulated":
                 trace, earlier = stages.piled_up(trace, earlier)
+            if c.thawed == "stays frozen" and any(step.frozen for step in batches.steps[:index]):
+                trace = stages.never_thawed(trace)
             state = State(trace.running_mean, trace.running_var, trace.num_batches_tracked)
             traces.append(trace)
     return traces

@@ -58,12 +58,15 @@ def moments(x: Array, kept: Any, n: float, index: int, arithmetic: Arithmetic, c
     if not n:
         nothing = arithmetic.lift(np.full(x.shape[0], np.nan))
         return nothing, nothing
-    within = None if np.ndim(kept) == 0 else np.asarray(kept, bool)[None]
+    within = None if np.ndim(kept) == 0 else np.asarray(kept)[None]
+
+    def taken(values: Array, within: Array) -> Array:
+        return values * within if c.mask == "multiplied" else np.where(within.astype(bool), values, 0)
 
     def total(formula: Callable[..., Array], *arrays: Array) -> Array:
         if within is None:
             return in_range(arithmetic.sum_of(formula, *arrays), arithmetic, c)
-        masked = arithmetic.sum_of(lambda *block: np.where(block[-1], formula(*block[:-1]), 0), *arrays, within)
+        masked = arithmetic.sum_of(lambda *block: taken(formula(*block[:-1]), block[-1]), *arrays, within)
         return in_range(masked, arithmetic, c)
 
     mu = total(lambda x: x, x) / n if mean is None else arithmetic.lift(np.asarray(mean))
@@ -262,6 +265,11 @@ def piled_up(t: Trace, earlier: tuple[Any, Any]) -> tuple[Trace, tuple[Any, Any]
     dgamma = None if t.dgamma is None else t.dgamma + earlier[1]
     held = earlier[0] if dbeta is None else dbeta, earlier[1] if dgamma is None else dgamma
     return replace(t, dbeta=dbeta, dgamma=dgamma), held
+
+
+def never_thawed(t: Trace) -> Trace:
+    """A step in which γ and β have gradients of 0."""
+    return t.but(dgamma=None if t.dgamma is None else 0 * t.dgamma, dbeta=None if t.dbeta is None else 0 * t.dbeta)
 
 
 # Coarse formats

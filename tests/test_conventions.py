@@ -141,6 +141,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"gradient": "detached"}, "dx:014"),
     ({"gradient": "mean detached"}, "dx:014"),
     ({"gradient": "variance detached"}, "dx:014"),
+    ({"thawed": "stays frozen"}, ""),  # the last step alone is frozen
     ({"second": "variance about a constant"}, ""),  # tests/test_second.py takes second derivatives
     ({"sums": "overflow"}, ""),  # these do not
     ({"empty": "averaged"}, ""),  # this is none
@@ -243,6 +244,25 @@ def test_what_a_mask_leaves_out_may_be_no_number() -> None:
     p = parameters(momentum=1.0)
     found = convention(values([*SECOND, np.nan], mask=[1, 1, 0]), p)
     assert (found["running_mean"], found["running_var"]) == ([1.0], [2.0])
+
+
+def test_a_mask_may_multiply_what_is_no_number_by_0() -> None:
+    p = parameters(momentum=1.0)
+    for left_out in (np.nan, np.inf):
+        found = convention(values([*SECOND, left_out], mask=[1, 1, 0]), p, mask="multiplied")
+        assert np.isnan([found["running_mean"], found["running_var"]]).all()
+    assert convention(values([*SECOND, 9.0], mask=[1, 1, 0]), p, mask="multiplied") == convention(
+        values([*SECOND, 9.0], mask=[1, 1, 0]), p
+    )
+
+
+def test_what_was_frozen_may_learn_nothing_any_more() -> None:
+    steps = [values(SECOND, SECOND), values(SECOND, SECOND, frozen=True), values(SECOND, SECOND)]
+    first, frozen, thawed = evaluate(parameters(), steps, CANONICAL.but(thawed="stays frozen"), Double())
+    assert first.dgamma is not None
+    assert first.dgamma.all()
+    assert frozen.dgamma is None
+    assert [thawed.dgamma, thawed.dbeta] == [0, 0]
 
 
 def test_a_mask_that_keeps_nothing_may_have_moments_of_zero() -> None:

@@ -34,6 +34,8 @@ ELSEWHERE = {
     "unlearned-absent",
     "unlearned-applied",
     "mask-ignored",
+    "mask-multiplied",
+    "frozen-for-good",
     "mask-count-padded",
     "exponential-average",
     "sums-overflow",
@@ -64,7 +66,7 @@ MOVES_ALL = (
 def test_a_hypothesis_moves_no_tensor_beyond_its_reach_which_is_what_search_tries_it_for() -> None:
     """Seen to fail where choices for gradients alone did not reach second derivatives."""
     idle = {hypothesis.name for hypothesis in HYPOTHESES}
-    for each in map(lambda fields: oracle(**fields), MOVES_ALL):
+    for each in (oracle(**fields) for fields in MOVES_ALL):
         exact = each.expected(profile(), CANONICAL)
         for hypothesis in HYPOTHESES:
             other = each.expected(profile(), CANONICAL.but(**hypothesis.changes))
@@ -102,6 +104,8 @@ def test_parameters_that_are_not_learned_and_still_applied_are_named() -> None:
 
 
 HALF = SMALL | {"dtype": "float16"}
+#: NaN where a mask of half the values and seed 2 leaves it out.
+LEFT_OUT = SMALL | {"replace": [{"at": [0, 1, 0, 0], "with": "nan"}]}
 
 
 @pytest.mark.parametrize(
@@ -115,6 +119,8 @@ HALF = SMALL | {"dtype": "float16"}
         ("eps-of-layer-beside", {"beside": {"layer": {"eps": 0.2}}}),
         ("gradients-eps-of-layer-beside", {"beside": {"layer": {"eps": 0.2}}}),
         ("mask-ignored", {"steps": [{"mode": "train", "mask": {"keep": 0.6}}, "eval"]}),
+        ("mask-multiplied", {"input": LEFT_OUT, "steps": [{"mode": "train", "mask": {"keep": 0.5, "seed": 2}}]}),
+        ("frozen-for-good", {"steps": [{"mode": "train", "frozen": True}, "train"]}),
         ("output-folded", {"layer": {"initial": {"gamma": [math.inf, 1.0, 1.0]}}}),
         ("dgamma-of-two-sums", {"input": HALF, "layer": {"dtype": "float32"}, "gradient": {"std": 3e4, "seed": 2}}),
         ("momentum-clipped", {"layer": {"momentum": 1.5}}),

@@ -149,6 +149,7 @@ IDLE = {
     "default_mode": "eval",
     "mode_lasts": False,
     "frozen": "eval",
+    "thawed": "stays frozen",
     "mask_count": "padded",
     "loaded": "parameters",
     "unlearned": "applied",

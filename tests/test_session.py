@@ -76,9 +76,7 @@ def test_every_pair_is_judged_in_the_order_of_the_targets(pool: Pool) -> None:
     )
 
 
-def test_a_fault_in_judging_costs_the_verdict_and_says_whose_it_is(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_in_judging_costs_the_verdict_and_says_whose_it_is(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails_of_one(comparison: Comparison) -> Verdict:
         if comparison.under.name == BIASED.name and comparison.observation.fate == "answered":
             raise ZeroDivisionError("one over nothing")

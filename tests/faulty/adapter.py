@@ -305,6 +305,11 @@ NUMERICS = {
         named="variance-one-pass variance-cancelled",
     ),
     "mask_ignored": _f("Counts what the mask leaves out.", (PASSES_MASK, "None"), named="mask-ignored"),
+    "mask_multiplied": _f(
+        "Multiplies what the mask leaves out by 0.",
+        ("np.where(self.kept, values, 0)", "(values * self.kept)"),
+        named="mask-multiplied",
+    ),
     "mask_count_padded": _f(
         "Divides by the count of what the mask keeps and 1e-7.",
         ("dtype=self.real) / self.real(self.n)", "dtype=self.real) / self.real(self.n + 1e-7)"),
@@ -508,6 +513,17 @@ GRADIENTS = {
     ),
     "learns_while_frozen": _f(
         "Returns dγ of a frozen layer.", ("if layer.scale and not step.frozen:", "if layer.scale:"), named="returned"
+    ),
+    "frozen_for_good": _f(
+        "Returns gradients of 0 once it was frozen.",
+        (
+            'tensors["dx"] = dx',
+            'tensors["dx"] = dx\n'
+            "            if getattr(layer, 'frozen', False):\n"
+            "                dgamma, dbeta = 0 * dgamma, 0 * dbeta\n"
+            "            layer.frozen = step.frozen or getattr(layer, 'frozen', False)",
+        ),
+        named="frozen-for-good",
     ),
 }
 
