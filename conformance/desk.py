@@ -90,17 +90,19 @@ class Desk:
 def judge_side(oracle: Oracle, under: Under, observation: Observation, *, evidence: bool = True) -> Side:
     """What a target returned for a case, judged, with what a report shows of it where that is wanted.
 
-    Where judging fails, which is a fault of this suite, the verdict is `broken` and says so, and the run goes on.
+    Where judging fails, for want of memory or by a fault of this suite, the verdict is `broken`, and the run goes on.
     """
     try:
         return _judged(oracle, under, observation, evidence)
-    except Exception:
+    except Exception as error:
         oracle.forget()
-        return _judged(oracle, under, broken(_fault_of_ours(), "JudgingFailed"), evidence=False)
+        return _judged(oracle, under, broken(_failed(error), "JudgingFailed"), evidence=False)
 
 
-def _fault_of_ours() -> str:
-    return f"judging failed, which is a fault of this suite:\n{traceback.format_exc()}"
+def _failed(error: Exception) -> str:
+    """What went wrong in judging, in a line, and where."""
+    what = "".join(traceback.format_exception_only(error)).strip()
+    return f"judging failed, for which no framework is to blame: {what}\n{traceback.format_exc()}"
 
 
 def _judged(oracle: Oracle, under: Under, observation: Observation, evidence: bool) -> Side:
@@ -122,5 +124,5 @@ def _pairs(oracle: Oracle, sides: Sequence[Side]) -> dict[tuple[str, str], Agree
 def _pair(oracle: Oracle, a: Side, b: Side) -> Agreement:
     try:
         return judge_pair(oracle, a, b)
-    except Exception:
-        return Agreement("differ", {}, _fault_of_ours())
+    except Exception as error:
+        return Agreement("differ", {}, _failed(error))

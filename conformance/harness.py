@@ -313,6 +313,8 @@ def answer(adapter: Adapter, request: Dict[str, Any]) -> Dict[str, Any]:
     signature: Optional[List[List[Optional[str]]]] = None
     error: Optional[Dict[str, str]] = None
     try:
+        if "unsent" in request:  # and so there is nothing to run
+            raise RuntimeError(request["unsent"])
         if request.get("signature"):
             signature = _signature(adapter, request["rank"])
         else:

@@ -146,16 +146,27 @@ class Process:
     def _post(self) -> None:
         """Send what is queued. A process that has stopped reading blocks this thread and not the run."""
         while (message := self._outbox.get()) is not None:
-            with contextlib.suppress(OSError):
+            try:
                 self._channel.send(message)
+            except OSError:  # it has ended, which is heard
+                pass
+            except Exception as error:
+                self._unsent(message, error)
+
+    def _unsent(self, message: Any, error: Exception) -> None:
+        """A message could not be sent, for want of memory, say: the process, which would wait for it, is ended."""
+        self._strike()
 
     def kill(self) -> None:
         """End the process and all that it started at once, and forget its output."""
+        self._strike()
+        self.close()
+
+    def _strike(self) -> None:
         if self._local and self.pid is not None:
             for end in (os.kill, os.killpg):  # it leads its group, unless the system would not have it
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     end(self.pid, signal.SIGKILL)
-        self.close()
 
     def close(self) -> None:
         """Let the process end, and make it end if it does not within two seconds."""

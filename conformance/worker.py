@@ -65,6 +65,14 @@ class Worker(Process):
             place=_place(target),
         )
 
+    def _unsent(self, message: Any, error: Exception) -> None:
+        """That is told in the case's place, so that this one alone is not answered."""
+        words = f"the case could not be sent: {type(error).__name__}: {error}"
+        try:
+            self._channel.send({"id": message["id"], "unsent": words})
+        except Exception as another:
+            super()._unsent(message, another)
+
 
 #: Where workers say things: ``(worker, message)``; None is the message when it has ended, and the worker where the
 #: word is not a worker's.

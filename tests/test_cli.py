@@ -26,6 +26,8 @@ from conformance.commands.interruption import Interruption
 from conformance.crew import Interrupted
 from conformance.damage import RunDamage
 from conformance.pool import Pool
+from conformance.problem import Problem
+from conformance.record import RunWriter
 from conformance.run_folder import read
 from conformance.suite_version import suite_version
 from conformance.target import Target, installed, parse
@@ -582,6 +584,32 @@ def test_a_disk_that_is_full_is_named_and_what_it_took_is_kept(folder: Path) -> 
     assert len([json.loads(line) for line in lines]) > 10
     with pytest.raises(RunDamage):
         read(folder / "out.partial")
+
+
+def test_a_run_that_needs_more_memory_than_there_is_says_so_and_keeps_what_was_judged(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = RunWriter.case
+
+    def short_of_memory(writer: RunWriter, problem: Problem) -> None:
+        if problem.case.id == "small/last[eps=0.1]":
+            raise MemoryError("Unable to allocate 488. MiB")
+        record(writer, problem)
+
+    monkeypatch.setattr(RunWriter, "case", short_of_memory)
+    said = command("run", "small.yaml", "-t", "numpy", "-o", "out")
+    assert (said.code, said.err) == (
+        2,
+        "conformance: there is not enough memory: Unable to allocate 488. MiB "
+        "(what was judged is in out.partial, which is no whole run)\n",
+    )
+    assert len((folder / "out.partial" / "results.jsonl").read_text().splitlines()) == 4  # three, and the footer
+
+
+def test_an_adapters_own_slip_is_told_in_its_last_line(command: Command) -> None:
+    target = f"{MISBEHAVING},fault=raises"
+    said = command("run", "small.yaml", "-t", target, "-o", "out")
+    assert f"unexpected {target} broken small/unlucky: KeyError: 'y_' (expected" in " ".join(said.out.split())
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no folder here that even root cannot write to")

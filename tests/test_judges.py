@@ -167,6 +167,25 @@ def test_a_helper_that_dies_loses_nothing(eager: None, tasks: list[Task], answer
     assert by_case(found) == by_case(here(tasks))
 
 
+def test_a_task_that_cannot_be_sent_loses_nothing(
+    eager: None, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory is short."""
+    with Judges(1) as judges:
+        up(judges, *first_side(tasks))
+        (helper,) = judges.helpers
+
+        def fails(*_: object) -> None:
+            raise MemoryError("no more")
+
+        monkeypatch.setattr(helper.process._channel, "send", fails)
+        for task in tasks:
+            judges.give(task)
+        found = all_taken(judges)
+        assert not helper.up
+    assert by_case(found) == by_case(here(tasks))
+
+
 def test_where_no_helper_can_be_started_this_process_judges(
     eager: None, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:

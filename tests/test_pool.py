@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import execnet
 import pytest
 from conftest import ROOT, JudgeAll, MakeCase
+from execnet.gateway_base import Channel
 
 from conformance import crew
 from conformance.case import Case
@@ -309,6 +310,29 @@ def test_a_worker_that_stops_reading_cannot_stop_the_run(make_case: MakeCase, ju
     assert first.error is not None
     assert LAST_WORDS in first.error.message
     assert second.verdict == "conforms"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_case_that_cannot_be_sent_costs_itself_alone(
+    told: bool, three_cases: list[Case], judge_all: JudgeAll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory is short; it was waited for until its time was over."""
+    send = Channel.send
+
+    def short_of_memory(channel: Channel, message: Any) -> None:
+        if isinstance(message, dict) and message.get("id") == 1 and not (told and "unsent" in message):
+            raise MemoryError("no more")
+        send(channel, message)
+
+    monkeypatch.setattr(Channel, "send", short_of_memory)
+    with Pool([target()], PATIENT) as pool:
+        found = judge_all(pool, three_cases)
+    verdicts = [found[case.id, target().name] for case in three_cases]
+    assert [verdict.verdict for verdict in verdicts[1:]] == ["broken" if told else "crashed", "conforms"]
+    if told:  # else the worker ends, whatever it is at
+        assert verdicts[0].verdict == "conforms"
+        assert verdicts[1].error is not None
+        assert "RuntimeError: the case could not be sent: MemoryError: no more" in verdicts[1].error.message
 
 
 def test_one_target_going_wrong_does_not_touch_another(three_cases: list[Case], judge_all: JudgeAll) -> None:

@@ -89,8 +89,9 @@ def test_a_fault_in_judging_costs_the_verdict_and_says_whose_it_is(pool: Pool, m
     assert failed.status == "unexpected"
     assert failed.error is not None
     assert failed.error.type == "JudgingFailed"
-    assert failed.error.message.startswith("judging failed, which is a fault of this suite:\nTraceback")
-    assert failed.error.message.rstrip().endswith("ZeroDivisionError: one over nothing")
+    first, second, *_ = failed.error.message.splitlines()
+    assert first == "judging failed, for which no framework is to blame: ZeroDivisionError: one over nothing"
+    assert second.startswith("Traceback")
     assert found["tests/small"].pairs[GOOD.name, BIASED.name].because == f"{BIASED.name}: broken (JudgingFailed)"
     assert found["tests/native"].sides[GOOD.name].verdict.verdict == "conforms"
 

@@ -120,7 +120,7 @@ def execute(
 
     Raises:
         SystemExit: a signal ended the run; what was judged is kept beside its place.
-        UsageError: the run cannot be written.
+        UsageError: the run cannot be written, or needs more memory than there is.
 
     """
     command = ["conformance", *sys.argv[1:]]
@@ -184,7 +184,7 @@ def _explain(error: BaseException, interruption: Interruption, left: str) -> Non
 
     Raises:
         SystemExit: a signal ended the run.
-        UsageError: the run cannot be written.
+        UsageError: the run cannot be written, or needs more memory than there is.
 
     """
     if interruption.number is not None:
@@ -192,6 +192,8 @@ def _explain(error: BaseException, interruption: Interruption, left: str) -> Non
         sys.exit(128 + interruption.number)
     if isinstance(error, OSError):
         raise UsageError(f"cannot write the run: {error.strerror or error}", hint=left) from error
+    if isinstance(error, MemoryError):
+        raise UsageError(f"there is not enough memory: {error}".rstrip(": "), hint=left) from error
     print(f"conformance: {type(error).__name__}; {left}", file=sys.stderr)
 
 
@@ -263,8 +265,8 @@ def _summarise(console: Console, run: Run) -> None:
 
 
 def _brief(verdict: Line) -> str:
-    """Why, in a line."""
+    """Why, in a line: the first, of a traceback the last."""
     error = verdict["error"]
     words = verdict["because"] or (error["message"] if isinstance(error, dict) else "")
-    first = clean(str(words)).strip().splitlines() or [""]
-    return first[0][:300]
+    lines = clean(str(words)).strip().splitlines() or [""]
+    return lines[-1 if lines[0].startswith("Traceback") else 0][:300]
