@@ -101,7 +101,7 @@ def judge_side(oracle: Oracle, under: Under, observation: Observation, *, eviden
 
 def _failed(error: Exception) -> str:
     """What went wrong in judging, in a line, and where."""
-    what = "".join(traceback.format_exception_only(error)).strip()
+    what = f"{type(error).__name__}: {error}"
     return f"judging failed, for which no framework is to blame: {what}\n{traceback.format_exc()}"
 
 

@@ -325,7 +325,7 @@ def answer(adapter: Adapter, request: Dict[str, Any]) -> Dict[str, Any]:
     except NotExpressible as limit:
         error = {"fault": "framework", "type": "NotExpressible", "message": str(limit)}
     except Exception as slip:
-        error = {"fault": "adapter", "type": type(slip).__name__, "message": traceback.format_exc()}
+        error = _slipped(slip)
     return {
         "id": request["id"],
         "steps": steps,
@@ -335,6 +335,11 @@ def answer(adapter: Adapter, request: Dict[str, Any]) -> Dict[str, Any]:
         "facts": list(adapter.facts),
         "seconds": time.perf_counter() - started,
     }
+
+
+def _slipped(slip: Exception) -> Dict[str, str]:
+    """An error of the adapter's own: first what it says, then where it was raised."""
+    return {"fault": "adapter", "type": type(slip).__name__, "message": f"{slip}\n{traceback.format_exc()}"}
 
 
 def load_adapter(source: str, path: str) -> Adapter:
@@ -387,5 +392,4 @@ def serve(channel: Any, source: str, path: str, options: Dict[str, str]) -> None
         try:
             channel.send(reply)
         except Exception as slip:  # the adapter put something in its arrays that cannot cross
-            error = {"fault": "adapter", "type": type(slip).__name__, "message": traceback.format_exc()}
-            channel.send(dict(reply, steps=[], signature=None, error=error, received="", facts=[]))
+            channel.send(dict(reply, steps=[], signature=None, error=_slipped(slip), received="", facts=[]))

@@ -195,6 +195,7 @@ def test_a_refusal_a_limit_and_a_mistake_are_told_apart(
     reply = answer(Scripted(**{where: what}), make_case)
     assert (reply["id"], reply["error"]["fault"], reply["error"]["type"]) == (7, fault, kind)
     assert ("Traceback" in reply["error"]["message"]) == (fault == "adapter")
+    assert not reply["error"]["message"].startswith("Traceback")  # what it says comes first
 
 
 def test_the_steps_before_an_error_are_kept(make_case: MakeCase) -> None:

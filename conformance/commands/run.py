@@ -27,6 +27,7 @@ from conformance.commands.interruption import Interruption
 from conformance.commands.nothing import fitting, nothing_to_run
 from conformance.crew import Interrupted, NotStarted, Start, Started, cpus
 from conformance.errors import UsageError
+from conformance.findings import message
 from conformance.judge import VERDICTS, Verdict
 from conformance.judges import Judges
 from conformance.pool import Pool
@@ -265,8 +266,10 @@ def _summarise(console: Console, run: Run) -> None:
 
 
 def _brief(verdict: Line) -> str:
-    """Why, in a line: the first, of a traceback the last."""
+    """Why, in a line; of what type an exception is, a crash and a timeout say by their names."""
     error = verdict["error"]
     words = verdict["because"] or (error["message"] if isinstance(error, dict) else "")
-    lines = clean(str(words)).strip().splitlines() or [""]
-    return lines[-1 if lines[0].startswith("Traceback") else 0][:300]
+    if verdict["verdict"] == "broken":
+        words = message(verdict)
+    first = clean(str(words)).strip().splitlines() or [""]
+    return first[0][:300]
