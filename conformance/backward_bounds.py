@@ -96,6 +96,9 @@ class Backward(Forward):
         if lost is not None:
             met = np.abs(g) + kept * (a * beta_[:, None] + b * self.xhat * gamma_[:, None])
             delta_dx = delta_dx + lost * (values * met + 3 * (1 + inv[:, None]) * (1 + self.xhat))  # (13')
+        if (a or b) and r.conventions.derivation != "closed":
+            of_variance = b * (2 + inv**3 + gamma * over(gamma_, inv))[:, None] * over(self.xhat, inv[:, None])
+            delta_dx = delta_dx + r.subnormal * (np.abs(g) + kept * (a * (1 + beta_)[:, None] + of_variance))  # (21)
         if tiny:
             met = self.xhat if t.batch else np.zeros_like(self.xhat)
             scale = (outer[:, None] * (2 + met)) + inv[:, None] + gamma[:, None]

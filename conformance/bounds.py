@@ -27,7 +27,7 @@ Gradual underflow, η_a the smallest subnormal of the accumulator: where the fac
 Statistics that come from `running` carry the error they have accumulated in place of δμ and δσ². η is the smallest
 subnormal of the output. Conventions that are matters of precision widen these: (14) statistics and terms that are
 rounded, (15) subnormals that are flushed, (16) statistics that were recovered from the running ones, (17) what goes
-through a format of 11 bits.
+through a format of 11 bits, (21) gradients by the chain rule.
 
 `conformance.forward_bounds` has (1) to (10), `conformance.backward_bounds` (11) to (13), and `conformance.second` (18)
 to (20), those of second derivatives.

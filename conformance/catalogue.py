@@ -53,11 +53,28 @@ def _h(name: str, sentence: str, **changes: Any) -> Hypothesis:
     return Hypothesis(name, sentence, changes)
 
 
-#: It moves no number, but where something is infinite: besides another cause it may make that NaN.
-FOLDED = _h(
-    "output-folded",
-    "y is x·a + b with a = γ/√(σ²+ε) and b = β − μ·a, of which something is infinite",
-    output="folded",
+#: They move no number, but where something is infinite: besides another cause they may make another one of that.
+OF_INFINITE = (
+    _h(
+        "output-folded",
+        "y is x·a + b with a = γ/√(σ²+ε) and b = β − μ·a, of which something is infinite",
+        output="folded",
+    ),
+    _h(
+        "dgamma-of-two-sums",
+        "dγ is (Σg·x − μ·Σg)/√(σ²+ε), of which something is infinite",
+        dgamma="of two sums",
+    ),
+    _h(
+        "gradients-of-products",
+        "dγ and dx are made of Σg·(x−μ)/√(σ²+ε), of which something is infinite",
+        products="of x−μ",
+    ),
+    _h(
+        "dx-of-products",
+        "dx is made of Σg·(x−μ)/√(σ²+ε), of which something is infinite",
+        products="of x−μ for dx",
+    ),
 )
 
 #: The catalogue, the likelier first: where two explain a mismatch equally well, the earlier one is named.
@@ -154,6 +171,19 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     _h("statistics-of-all-channels", "one mean and one variance are taken over all channels", shared="both"),
     _h("samples-counted", "n is the number of samples, whatever their size", count="samples"),
     _h("count-saturates", "n is counted up to 255", count="values up to 255"),
+    *OF_INFINITE,
+    *(
+        _h(
+            f"dx-by-chain-rule{suffix}",
+            f"dx goes by the chain rule{through}, and γ·Σg, Σg·x or −½·inv³ is infinite or too small for its digits",
+            derivation=derivation,
+        )
+        for suffix, through, derivation in (
+            ("", "", "chain"),
+            ("-through-mean", ", through the mean that the variance is taken about, too", "chain through the mean"),
+            ("-of-squares", " through σ² = Σx²/n − μ²", "chain of squares"),
+        )
+    ),
     _h("gradient-detached", "no gradient flows through the batch's statistics", gradient="detached"),
     _h("gradient-mean-detached", "no gradient flows through the batch's mean", gradient="mean detached"),
     _h("gradient-variance-detached", "no gradient flows through the batch's variance", gradient="variance detached"),
@@ -162,11 +192,6 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     _h("eval-gradient-through-batch", "dx of evaluation is that of training", eval_gradient="through the batch"),
     _h("dx-without-gamma", "dx is taken without γ", dx_scale="ignored"),
     _h("dgamma-unnormalised", "dγ is Σg·(x−μ), not Σg·x̂", dgamma="unnormalised"),
-    _h(
-        "dgamma-of-two-sums",
-        "dγ is (Σg·x − μ·Σg)/√(σ²+ε), of which something is infinite",
-        dgamma="of two sums",
-    ),
     _h("gradients-averaged", "dγ and dβ are divided by n", parameter_gradients="averaged"),
     _h("gradients-swapped", "dγ and dβ are swapped", parameter_gradients="swapped"),
     _h("frozen-for-good", "γ and β have gradients of 0 once they were frozen", thawed="stays frozen"),
@@ -177,7 +202,11 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
         second="variance about a constant",
     ),
     _h("sums-overflow", "sums beyond float32's range are infinite, and what is divided by them 0", sums="overflow"),
-    FOLDED,
+    _h(
+        "sums-of-squares-overflow",
+        "sums beyond float32's range are infinite, Σx² among them, and Σx²/n − μ² is no number",
+        sums="overflow, of squares too",
+    ),
     _h("empty-batch-averaged", "a batch of no values is averaged, and 0/0 is NaN", empty="averaged"),
     _h("momentum-in-float32", "momentum is rounded to float32", momentum_held="float32"),
     _h("momentum-in-half", "momentum is rounded to half precision", momentum_held="float16"),
@@ -187,6 +216,20 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
         "moments-in-float16",
         "mean and 1/√(σ²+ε) are rounded to float16 before use",
         saved="deviation in float16",
+    ),
+    _h(
+        "squares-in-float16",
+        "Σ(x−μ)² is infinite beyond float16's range, and σ² with it",
+        squares="in range of float16",
+    ),
+    *(
+        _h(
+            f"squares-and-moments-in-{dtype}",
+            f"Σ(x−μ)², n, variance, mean and 1/√(σ²+ε) are rounded to {dtype} before use",
+            squares=f"in {dtype}",
+            saved=f"deviation in {dtype}",
+        )
+        for dtype in ("float16", "bfloat16")
     ),
     *(
         _h(

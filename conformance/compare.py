@@ -25,6 +25,7 @@ class TensorResult:
         max_ulp: largest error in units in the last place of the expected value; reported, decides nothing.
         worst_index: where the ratio is largest, or where the problem is.
         problem: what is wrong beyond numbers: shape, dtype, device, a special value; None if nothing.
+        infinite: whether an infinity or NaN should stand where the problem is.
     """
 
     ratio: float | None
@@ -32,6 +33,7 @@ class TensorResult:
     max_ulp: float | None = None
     worst_index: tuple[int, ...] | None = None
     problem: str | None = None
+    infinite: bool = False
 
     @property
     def ok(self) -> bool:
@@ -181,9 +183,8 @@ def _special(seen: Array, exact: Array, bound: Array, bounded: Array, dtype: np.
     )
     if wrong_class.any():
         where = _first(wrong_class)
-        return TensorResult(
-            None, worst_index=where, problem=f"is {seen[where]} at {list(where)}, not {exact[where]:.9g}"
-        )
+        problem = f"is {seen[where]} at {list(where)}, not {exact[where]:.9g}"
+        return TensorResult(None, worst_index=where, problem=problem, infinite=not np.isfinite(exact[where]))
     unbounded = np.isfinite(seen) & np.isfinite(exact) & ~bounded
     if unbounded.any():
         where = _first(unbounded)

@@ -34,16 +34,18 @@ class Moments:
     `mask`: whether it takes values out, or multiplies them by 0, which is NaN of what is no number. `mask_count`:
     whether sums over what it keeps are divided by its count, or by 10⁻⁷ more, so that a mask that keeps nothing has
     moments of 0. `shared`: a mean, or both moments, of all channels together. `count`: the n that corrections and
-    gradients divide by, where it is not that of values. `sums` that overflow are infinite from float32's largest
-    number on. `empty`: a batch of no values is skipped, or averaged to 0/0. `means` and `variances`: per step, the
-    mean and the biased variance of each channel that were used, whatever they should be.
+    gradients divide by, where it is not that of values. `sums` that overflow are infinite from float32's largest number
+    on; where Σx² is one of them, σ² = Σx²/n − μ² may be no number. `squares`: what Σ(x−μ)², n and σ² are rounded to, or
+    the range that Σ(x−μ)² alone is held in. `empty`: a batch of no values is skipped, or averaged to 0/0. `means` and
+    `variances`: per step, the mean and the biased variance of each channel that were used, whatever they should be.
     """
 
     mask: Literal["applied", "ignored", "multiplied"] = "applied"
     mask_count: Literal["exact", "padded"] = "exact"
     shared: Literal["nothing", "mean", "both"] = "nothing"
     count: Literal["values", "samples", "values up to 255"] = "values"
-    sums: Literal["exact", "overflow"] = "exact"
+    sums: Literal["exact", "overflow", "overflow, of squares too"] = "exact"
+    squares: Literal["as computed", "in float16", "in bfloat16", "in range of float16"] = "as computed"
     empty: Literal["skipped", "averaged"] = "skipped"
     means: tuple[tuple[float, ...] | None, ...] | None = None
     variances: tuple[tuple[float, ...] | None, ...] | None = None
@@ -54,7 +56,7 @@ class Normalising:
     """Which statistics normalise, and what of them is divided by.
 
     `eps_of`: whose ε is added, where another layer was called before. `eps_held`: the dtype that ε is rounded to.
-    `least_eps`: a lower ε is raised to it. `saved`: what the mean is rounded to, and σ² or 1/√(σ²+ε) with it.
+    `least_eps`: a lower ε is raised to it. `saved`: what the batch's mean is rounded to, and σ² or 1/√(σ²+ε) with it.
     """
 
     batch_variance: Literal["biased", "unbiased"] = "biased"
@@ -115,9 +117,12 @@ class Affine:
 class Differentiating:
     """The gradients. `gradient`: what dx takes off g; `eval_gradient`: whether dx of evaluation does so too.
 
-    `dgamma`: Σg·x̂, Σg·(x−μ), or inv·(Σg·x − μ·Σg), which is another thing where one of these is infinite.
-    `thawed`: whether γ and β learn again that were frozen in a step before, or have gradients of 0. `second`: whether
-    second derivatives see that the mean which σ² is taken about moves with x. `backward`: choices of any stage that the
+    `derivation`: dx of training has its closed form, or goes by the chain rule, link by link, maybe through the mean
+    that σ² is taken about, or through σ² = Σx²/n − μ²: another thing where a link is infinite, or too small for its
+    digits. `products`: dγ and dx, or dx alone, may be made of inv·Σg·(x−μ), another thing where that sum is infinite.
+    `dgamma`: Σg·x̂, Σg·(x−μ), or inv·(Σg·x − μ·Σg), which is another thing where one of these is infinite. `thawed`:
+    whether γ and β learn again that were frozen in a step before, or have gradients of 0. `second`: whether second
+    derivatives see that the mean which σ² is taken about moves with x. `backward`: choices of any stage that the
     gradients are taken by, where y is not: field and value.
     """
 
@@ -125,6 +130,8 @@ class Differentiating:
         "full", "detached", "mean detached", "variance detached", "sums of g undivided", "sums of g·x̂ undivided"
     ] = "full"
     eval_gradient: Literal["direct", "through the batch"] = "direct"
+    derivation: Literal["closed", "chain", "chain through the mean", "chain of squares"] = "closed"
+    products: Literal["of x̂", "of x−μ", "of x−μ for dx"] = "of x̂"
     dx_scale: Literal["applied", "ignored"] = "applied"
     dgamma: Literal["normalised", "unnormalised", "of two sums"] = "normalised"
     parameter_gradients: Literal["summed", "averaged", "swapped", "accumulated"] = "summed"

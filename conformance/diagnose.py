@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from conformance.catalogue import FOLDED, HYPOTHESES, PRECISION, Hypothesis
+from conformance.catalogue import HYPOTHESES, OF_INFINITE, PRECISION, Hypothesis
 from conformance.compare import TensorResult
 from conformance.conventions import Conventions
 
@@ -17,7 +17,7 @@ from conformance.conventions import Conventions
 PAIR_ELEMENTS = 100_000
 
 #: So many pairs are tried.
-PAIRS = 100
+PAIRS = 200
 
 #: So many of the closest hypotheses are told of.
 TOLD = 5
@@ -103,12 +103,12 @@ class Search:
         return None
 
     def two(self, catalogue: Sequence[Hypothesis]) -> Diagnosis | None:
-        """The first two hypotheses under which, taken together, every tensor is within its strict bound.
+        """The first two hypotheses, rarely three, under which, taken together, every tensor is within its strict bound.
 
         What one of the two alone moves should be right under that one already, unless the other bears on it; pairs of
         which the fewest tensors contradict that are tried first, and no more than `PAIRS` of them. Before all come
-        those of which one makes something infinite and `FOLDED` makes that NaN. Two that only widen bounds are no
-        explanation: together they admit too much.
+        those of which one makes something infinite and `OF_INFINITE`, one or two of them, another one of that. Two that
+        only widen bounds are no explanation: together they admit too much.
         """
         moved = {}
         for hypothesis in catalogue:
@@ -118,23 +118,24 @@ class Search:
             if names:
                 moved[hypothesis] = names
         wrong = {h: {name for name, result in self._single(h).items() if not result.ok} for h in moved}
-        candidates = []
-        if (
-            FOLDED in catalogue
-            and FOLDED not in moved
-            and any(self.start[name].problem is not None for name in self.failing)
-        ):
-            candidates = [(0, h, FOLDED) for h in moved if self.failing <= moved[h]]
+        candidates: list[tuple[int, tuple[Hypothesis, ...]]] = []
+        idle = [h for h in OF_INFINITE if h in catalogue and h not in moved]
+        beside = [(h,) for h in idle] + list(itertools.combinations(idle, 2))
+        for hypothesis, names in moved.items():
+            if self.failing <= names and any(self._single(hypothesis)[name].infinite for name in self.failing):
+                candidates += [(0, (hypothesis, *others)) for others in beside]
         for a, b in itertools.combinations(moved, 2):
             exclusive = a.changes.keys() & b.changes.keys() or (a in PRECISION and b in PRECISION)
             if not exclusive and self.failing <= moved[a] | moved[b]:
                 contradicting = ((moved[a] - moved[b]) & wrong[a]) | ((moved[b] - moved[a]) & wrong[b])
-                candidates.append((len(contradicting), a, b))
-        for _, a, b in sorted(candidates, key=lambda candidate: candidate[0])[:PAIRS]:
-            results = self.check(self.base.but(**a.changes, **b.changes), self.failing)
-            if self._explains(results, [a, b]):
-                self._found[f"{a.name}+{b.name}"] = worst(results)
-                return self.diagnosis(results, a, b)
+                candidates.append((len(contradicting), (a, b)))
+        for _, supposed in sorted(candidates, key=lambda candidate: candidate[0])[:PAIRS]:
+            changes = {field: value for hypothesis in supposed for field, value in hypothesis.changes.items()}
+            results = self.check(self.base.but(**changes), self.failing)
+            if self._explains(results, supposed):
+                found = self.diagnosis(results, *supposed)
+                self._found[found.name] = found.ratio
+                return found
         return None
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from conformance.arithmetic import Arithmetic, Array, Double, blocks, in_blocks
 from conformance.layer import Trace
 from conformance.rounding import SUBNORMAL, UNIT_ROUNDOFF, Rounding
-from conformance.stages import held_as, saved_as
+from conformance.stages import divided, held_as, saved_as
 
 
 class Forward:
@@ -50,7 +50,7 @@ class Forward:
         """δμ of what normalises."""
         t = self.t
         delta = self.delta_mean if t.batch else self.held[0]
-        return self._saved("mean", delta, lambda: self._average(np.asarray) if t.batch else t.before[0])
+        return self._saved("mean", delta, lambda: self._average(np.asarray))
 
     @cached_property
     def q(self) -> Array:
@@ -58,7 +58,7 @@ class Forward:
         t, r = self.t, self.r
         delta_var = self._delta_var(t.var, t.mu) if t.batch else self.held[1]
         q = self._inverse(self._saved("variance", delta_var, lambda: t.var)) + 2 * r.statistics
-        if saved_as("deviation", r.conventions) == "as given":
+        if saved_as("deviation", t.batch, r.conventions) == "as given":
             return q
         exact = 1 / np.sqrt(t.radicand)
         return over(self._saved("deviation", (q + 3 * r.u) * exact, lambda: exact), t.inv)
@@ -79,18 +79,19 @@ class Forward:
         relative, absolute = of_xhat
         return np.asarray(self.xhat * relative[:, None] + absolute[:, None])
 
-    def _average(self, formula: Callable[[Array], Array]) -> Array:
-        """The mean of an elementwise formula of the values that count, (C,)."""
+    def _average(self, formula: Callable[..., Array], *columns: Array) -> Array:
+        """The mean of an elementwise formula of the values that count, and of columns beside them, (C,)."""
         t = self.t
         if t.mask is None:
-            sums = total(formula, t.x)
+            sums = total(formula, t.x, *columns)
         else:
-            sums = total(lambda x, mask: np.where(mask, formula(x), 0), t.x, np.broadcast_to(t.mask, t.x.shape))
+            mask = np.broadcast_to(t.mask, t.x.shape)
+            sums = total(lambda mask, *block: np.where(mask, formula(*block), 0), mask, t.x, *columns)
         return sums / max(t.count, 1)
 
     def _saved(self, which: str, delta: Array, exact: Callable[[], Array]) -> Array:
         """How far a mean, variance or deviation may be off once it is saved: near a tie it rounds either way."""
-        dtype = saved_as(which, self.r.conventions)
+        dtype = saved_as(which, self.t.batch, self.r.conventions)
         if dtype == "as given":
             return delta
         low, high = (held_as(dtype, exact() + off, Double()) for off in (-delta, delta))
@@ -115,11 +116,21 @@ class Forward:
             return np.asarray(recovered)
         u, delta = self.r.u, self.delta_mean
         two_pass = (self.h + 4) * u * var + 3 * u * np.abs(mu) * np.sqrt(var) + delta * delta
-        two_pass = two_pass + self.r.subnormal + self.r.tiny  # (3)
+        two_pass = self._divided(two_pass + self.r.subnormal + self.r.tiny)  # (3)
         if not self.r.one_pass:
             return np.asarray(two_pass)
         one_pass = two_pass + (self.h + 4) * u * mu * mu  # (4)
         return np.maximum(two_pass, np.minimum(one_pass, (var + self.t.eps) / 4))
+
+    def _divided(self, delta: Array) -> Array:
+        """δσ² where Σ(x−μ)², n and σ² are held in a coarse format."""
+        c, n = self.r.conventions, self.t.count
+        if c.squares == "as computed" or not n:
+            return delta
+        mu = self._average(np.asarray)
+        exact = self._average(lambda x, mu: np.square(x - mu), mu[:, None])
+        low, high = (divided(np.maximum(exact + off, 0) * n, n, Double(), c) for off in (-delta, delta))
+        return np.where(np.isfinite(high), high - low, delta)  # (17)
 
     def _inverse(self, delta_var: Array) -> Array:
         """q, relative."""

@@ -167,7 +167,7 @@ def _step(layer: _Layer, batches: Batches, index: int, mode: str, c: Conventions
     running = None if batch else held.statistics
     trace = latest.answer(
         lambda: _output(layer, batches, index, running, eps, c),
-        ("output", index, eps, c.precision, _of_output(c)),
+        ("output", index, eps, c.precision, _of_output(c), c.derivation != "closed" and c.subnormals),
         *(p, layer.gamma, layer.beta, *(running or ())),
     )
     return trace.but(
@@ -239,10 +239,10 @@ def _output(
         used = stages.unbiased(used, counted) if c.batch_variance == "unbiased" else used
     else:
         mu, used = running
-    mu = stages.held_as(stages.saved_as("mean", c), mu, arithmetic)
-    kept_var = stages.held_as(stages.saved_as("variance", c), used, arithmetic)
+    mu = stages.held_as(stages.saved_as("mean", batch, c), mu, arithmetic)
+    kept_var = stages.held_as(stages.saved_as("variance", batch, c), used, arithmetic)
     radicand, inv = stages.inverse(kept_var, eps, c, arithmetic)
-    inv = stages.held_as(stages.saved_as("deviation", c), inv, arithmetic)
+    inv = stages.held_as(stages.saved_as("deviation", batch, c), inv, arithmetic)
     inv = stages.through_half(inv, arithmetic) if c.coarse == "deviation" else inv
     xhat = in_blocks(lambda x, mu, inv: (x - mu) * inv, x, mu[:, None], inv[:, None])
     factors = (gamma, xhat)
@@ -263,8 +263,13 @@ def _output(
         if counted and (batch or c.eval_gradient == "through the batch"):
             divisors = stages.divisors(counted, c)
         outer = inv if c.dx_scale == "ignored" else gamma * inv
-        dx = stages.dx((g, xhat, kept), sums, divisors, outer)
-        handed_out = sums
+        of_dx = sums
+        if c.products != "of x̂":
+            of_dx = sums[0], stages.of_products(sums, (g, x), (mu, inv), arithmetic)
+        dx = stages.dx((g, xhat, kept), of_dx, divisors, outer)
+        if any(divisors) and c.derivation != "closed":
+            dx = stages.chained(dx, (g, x, kept), sums[0], (gamma, mu, inv), counted, c, arithmetic)
+        handed_out = of_dx if c.products == "of x−μ" else sums
         if c.dgamma == "of two sums":
             handed_out = sums[0], stages.of_two_sums(sums, (g, x), (mu, inv), arithmetic)
         dbeta, dgamma = stages.returned(handed_out, inv, counted, c, arithmetic)

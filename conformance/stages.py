@@ -73,8 +73,26 @@ def moments(x: Array, kept: Any, n: float, index: int, arithmetic: Arithmetic, c
     mu = mu if c.shared == "nothing" else of_all(mu, arithmetic)
     if var is not None:
         return mu, arithmetic.lift(np.asarray(var))
-    biased = total(lambda x, mu: np.square(x - mu), x, mu[:, None]) / n
+    biased = divided(total(lambda x, mu: np.square(x - mu), x, mu[:, None]), n, arithmetic, c)
+    if c.sums == "overflow, of squares too":
+        cancelling = total(np.square, x) / n - in_range(np.square(mu), arithmetic, c)
+        biased = where_finite(biased, cancelling, arithmetic)
     return mu, of_all(biased, arithmetic) if c.shared == "both" else biased
+
+
+def divided(squares: Array, n: float, arithmetic: Arithmetic, c: Moments) -> Array:
+    """σ² of Σ(x−μ)², in the formats that these and n are held in."""
+    if c.squares == "as computed":
+        return squares / n
+    if c.squares == "in range of float16":
+        return in_range_of("float16", squares, arithmetic) / n
+    held = partial(held_as, c.squares.removeprefix("in "), arithmetic=arithmetic)
+    return held(held(squares) / held(arithmetic.lift(np.asarray(float(n)))))
+
+
+def where_finite(usual: Array, other: Array, arithmetic: Arithmetic) -> Array:
+    """What another way of computing makes of a number: the same, unless that is infinite or none."""
+    return np.where(np.isfinite(arithmetic.lower(other)), usual, other)
 
 
 def of_all(a: Array, arithmetic: Arithmetic) -> Array:
@@ -84,7 +102,7 @@ def of_all(a: Array, arithmetic: Arithmetic) -> Array:
 
 def in_range(sums: Array, arithmetic: Arithmetic, c: Moments) -> Array:
     """Sums as they are held: infinite beyond float32's range where sums overflow."""
-    if c.sums != "overflow":
+    if c.sums == "exact":
         return sums
     size = arithmetic.lower(sums)
     beyond = np.abs(size) > np.finfo(np.float32).max
@@ -144,10 +162,10 @@ def epsilon(p: Parameters, c: Normalising) -> float:
     return c.least_eps if c.least_eps and not eps > c.least_eps else eps
 
 
-def saved_as(which: str, c: Normalising) -> str:
-    """The dtype that a mean, variance or deviation is rounded to, or as given."""
+def saved_as(which: str, batch: bool, c: Normalising) -> str:
+    """The dtype that a mean, variance or deviation, the batch's or not, is rounded to, or as given."""
     rounded, _, dtype = c.saved.partition(" in ")
-    return dtype if dtype and which in ("mean", rounded) else "as given"
+    return dtype if batch and dtype and which in ("mean", rounded) else "as given"
 
 
 def inverse(var: Array, eps: float, c: Normalising, arithmetic: Arithmetic) -> tuple[Array, Array]:
@@ -193,8 +211,7 @@ def folded(y: Array, x: Array, factors: tuple[Array, ...], arithmetic: Arithmeti
     held = partial(held_as, arithmetic.computed_in, arithmetic=arithmetic)
     scale = held(gamma * inv)
     shift = held(beta - held(mu * scale))
-    together = x * scale[:, None] + shift[:, None]
-    return np.where(np.isfinite(arithmetic.lower(together)), y, together)
+    return where_finite(y, x * scale[:, None] + shift[:, None], arithmetic)
 
 
 # The gradients
@@ -231,6 +248,59 @@ def dx(given: tuple[Array, Array, Any], sums: tuple[Array, Array], divisors: tup
     return in_blocks(formula, g, xhat, kept, outer[:, None], *taken_off)
 
 
+def chained(
+    dx: Array,
+    given: tuple[Array, Array, Any],
+    beta_: Array,
+    factors: tuple[Array, Array, Array],
+    n: int,
+    c: Conventions,
+    arithmetic: Arithmetic,
+) -> Array:
+    """dx by the chain rule: another one in the channels of which a link is infinite, or too small for its digits.
+
+    With y = x·a + (β − μ·a) and a = γ·inv these are a, a' = Σg·x − μ·β', μ' = −a·β', inv' = γ·a', inv³ and
+    σ²' = −½·inv³·inv', so that dx = g·a + μ'/n + 2(x−μ)/n·σ²'. Through the mean that σ² is taken about goes 0·σ²' more;
+    with σ² = Σx²/n − μ², dx is g·a + (μ' − 2μ·σ²')/n + 2x/n·σ²'.
+
+    Args:
+        dx: by its closed form.
+        given: g, x and what the mask keeps, outside of which σ² and μ do not reach.
+        beta_: β'.
+        factors: γ, μ and inv.
+    """
+    (g, x, kept), (gamma, mu, inv) = given, factors
+    links = []
+
+    def held(exact: Array) -> Array:
+        return in_range_of(arithmetic.computed_in, exact, arithmetic, flushed=c.subnormals == "flushed")
+
+    def link(exact: Array) -> Array:
+        found = held(exact)
+        links.append(arithmetic.lower(found) == arithmetic.lower(exact))
+        return found
+
+    slope, cube = link(gamma * inv), link(inv * inv * inv)
+    together = link(arithmetic.sum_of(np.multiply, g, x)) - link(mu * beta_)
+    of_slope = where_finite(arithmetic.sum_of(products, g, x, mu[:, None]), together, arithmetic)
+    of_mean = link(-slope * beta_)
+    of_variance = link(-cube / 2 * link(gamma * of_slope))
+    about = mu
+    if c.derivation == "chain through the mean":
+        of_mean = of_mean + 0 * of_variance
+    elif c.derivation == "chain of squares":
+        about, of_mean = 0 * mu, of_mean - 2 * mu * of_variance
+
+    def formula(g: Array, x: Array, kept: Array, *columns: Array) -> Array:
+        slope, of_mean, of_variance, about = columns
+        return np.asarray(held(g * slope) + kept * (of_mean / n + held(2 * (x - about) / n * of_variance)))
+
+    kept = np.broadcast_to(kept, (len(g), g.shape[1] if np.ndim(kept) else 1))
+    columns = (slope, of_mean, of_variance, about)
+    by_links = in_blocks(formula, g, x, kept, *(column[:, None] for column in columns))
+    return np.where(np.all(links, axis=0)[:, None], dx, by_links)
+
+
 def of_two_sums(
     sums: tuple[Array, Array], given: tuple[Array, Array], statistics: tuple[Array, Array], arithmetic: Arithmetic
 ) -> Array:
@@ -243,8 +313,21 @@ def of_two_sums(
     """
     (dbeta, dgamma), (mu, inv) = sums, statistics
     held = partial(held_as, arithmetic.computed_in, arithmetic=arithmetic)
-    together = inv * (held(arithmetic.sum_of(np.multiply, *given)) - held(mu * dbeta))
-    return np.where(np.isfinite(arithmetic.lower(together)), dgamma, together)
+    return where_finite(dgamma, inv * (held(arithmetic.sum_of(np.multiply, *given)) - held(mu * dbeta)), arithmetic)
+
+
+def of_products(
+    sums: tuple[Array, Array], given: tuple[Array, Array], statistics: tuple[Array, Array], arithmetic: Arithmetic
+) -> Array:
+    """γ' as inv·Σg·(x−μ) has it: another one where that sum is infinite; arguments as for `of_two_sums`."""
+    mu, inv = statistics
+    total = held_as(arithmetic.computed_in, arithmetic.sum_of(products, *given, mu[:, None]), arithmetic)
+    return where_finite(sums[1], inv * total, arithmetic)
+
+
+def products(g: Array, x: Array, mu: Array) -> Array:
+    """g·(x−μ)."""
+    return np.asarray(g * (x - mu))
 
 
 def returned(
@@ -278,6 +361,14 @@ def never_thawed(t: Trace) -> Trace:
 def held_as(dtype: str, a: Array, arithmetic: Arithmetic) -> Array:
     """As numbers of a dtype, infinite beyond its range; untouched where that is as given."""
     return a if dtype == "as given" else arithmetic.lift(arithmetic.lower(a).astype(dtype).astype(np.float64))
+
+
+def in_range_of(dtype: str, a: Array, arithmetic: Arithmetic, *, flushed: bool = False) -> Array:
+    """Left alone among a dtype's normal numbers, infinite beyond them, and below them subnormal or, flushed, zero."""
+    exact = np.asarray(arithmetic.lower(a), np.float64)
+    below = np.abs(exact) < np.finfo(dtype).tiny
+    held = np.where(below & flushed, 0 * a, held_as(dtype, a, arithmetic))
+    return np.where(~below & (np.abs(exact) <= np.finfo(dtype).max), a, held)
 
 
 def through_half(a: Array, arithmetic: Arithmetic) -> Array:

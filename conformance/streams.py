@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -112,11 +113,15 @@ class ArrayFile:
                 file.write(end)
 
 
+#: What pydantic writes of a number that is none; a text may hold it, too, of which `spelled` changes nothing.
+_NO_NUMBER = re.compile(rb"(?:NaN|Infinity)[,\]}]")
+
+
 def encoded(data: Mapping[str, Any]) -> bytes:
     """JSON data as UTF-8, what either lacks as `spelled` has it."""
     with contextlib.suppress(ValueError):  # half a character
         text = to_json(data)
-        if b"NaN" not in text and b"Infinity" not in text:  # numbers that are none; most data are not searched for them
+        if not _NO_NUMBER.search(text):
             return text
     return to_json(spelled(data))
 

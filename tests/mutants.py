@@ -42,7 +42,7 @@ FAULTY = Path(__file__).parent / "faulty"
 #: Cases of more elements are left to --full; there are some twenty.
 ELEMENTS = 20_000
 #: So many cases that catch a fault are asked for its name, of up to so many elements each.
-ASKED, ASKED_ELEMENTS = 3, 1_000
+ASKED, ASKED_ELEMENTS = 3, 2_000
 
 
 @dataclass(frozen=True)

@@ -92,9 +92,12 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"axis": 2}, ""),  # the oracle turns the tensors
     ({"backward": (("eps", 1e-3),)}, ""),  # the oracle takes the gradients by another reading
     ({"eps_of": "the layer beside"}, ""),  # there is none
-    ({"saved": "variance in float16"}, "y:23 dx:23 dgamma:23"),  # those of the batches are numbers of float16
-    ({"saved": "deviation in float16"}, EVERYWHERE),
-    ({"saved": "deviation in bfloat16"}, EVERYWHERE),
+    ({"saved": "variance in float16"}, ""),  # those of the batches are numbers of float16
+    ({"saved": "deviation in float16"}, IN_TRAIN),
+    ({"saved": "deviation in bfloat16"}, IN_TRAIN),
+    ({"squares": "in float16"}, ""),  # these are numbers of it, too
+    ({"squares": "in bfloat16"}, ""),
+    ({"squares": "in range of float16"}, ""),
     ({"updates": 0}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"updates": 2}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"updates": 3}, f"{STATE} count:01234 {IN_EVAL}"),
@@ -121,6 +124,17 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"gradient": "sums of g undivided"}, "dx:014"),
     ({"gradient": "sums of g·x̂ undivided"}, "dx:014"),
     ({"eval_gradient": "through the batch"}, "dx:23"),
+    *(
+        ({name: value}, "")  # all is finite, and of ordinary size
+        for name, value in [
+            ("derivation", "chain"),
+            ("derivation", "chain through the mean"),
+            ("derivation", "chain of squares"),
+            ("products", "of x−μ"),
+            ("products", "of x−μ for dx"),
+            ("sums", "overflow, of squares too"),
+        ]
+    ),
     ({"dx_scale": "ignored"}, "dx:01234"),
     ({"dgamma": "unnormalised"}, "dgamma:0123"),
     ({"dgamma": "of two sums"}, ""),  # all is finite
@@ -164,6 +178,12 @@ def test_no_convention_is_left_out_above() -> None:
 def convention(step: Values, p: Parameters | None = None, **changes: Any) -> dict[str, list[Any]]:
     found = one(p or parameters(), step, CANONICAL.but(**changes))
     return {name: value.tolist() for name, value in found.items()}
+
+
+def in_float32(step: Values, p: Parameters | None = None, **changes: Any) -> dict[str, list[Any]]:
+    """The same where float32 is computed in, whose range is short."""
+    (trace,) = evaluate(p or parameters(), [step], CANONICAL.but(**changes), Double())
+    return {name: value.tolist() for name, value in tensors(trace, Double()).items()}
 
 
 @pytest.mark.parametrize("eps", [0.0, -1.0, 1e-5, math.nan])
@@ -244,6 +264,62 @@ def test_what_a_mask_leaves_out_may_be_no_number() -> None:
     p = parameters(momentum=1.0)
     found = convention(values([*SECOND, np.nan], mask=[1, 1, 0]), p)
     assert (found["running_mean"], found["running_var"]) == ([1.0], [2.0])
+
+
+@pytest.mark.parametrize("squares", ["in float16", "in range of float16"])
+def test_squares_beyond_float16_may_be_infinite_in_it(squares: Any) -> None:
+    found = convention(values([-200, 200]), squares=squares)  # their sum is 80000
+    assert (found["y"], found["running_var"]) == ([[0.0, 0.0]], [math.inf])
+
+
+def test_squares_may_be_divided_by_a_count_of_bfloat16() -> None:
+    """257 is 256 there, so that 256 squares of 1 have a mean of 1."""
+    step = values([-1, 1] * 128 + [0])
+    assert convention(step, parameters(eps=0.0), squares="in bfloat16")["y"] == [[-1.0, 1.0] * 128 + [0.0]]
+
+
+def test_squares_of_x_may_overflow_where_those_of_deviations_do_not() -> None:
+    step = values([1e20, 1e20 + 2e13])
+    assert convention(step, sums="overflow")["running_var"][0] < math.inf
+    assert math.isnan(convention(step, sums="overflow, of squares too")["running_var"][0])
+
+
+def test_products_with_deviations_may_overflow_where_those_with_normalised_values_do_not() -> None:
+    step = values([-1e20, 1e20], [2e19, 1e19])
+    usual, both, dx_alone = (
+        in_float32(step, sums="overflow", products=products) for products in ("of x̂", "of x−μ", "of x−μ for dx")
+    )
+    assert (usual["dgamma"], usual["dx"]) == ([0.0], [[0.0, 0.0]])  # by an inv of 0
+    assert np.isnan(both["dgamma"]).all()
+    assert np.isnan([both["dx"], dx_alone["dx"]]).all()
+    assert dx_alone["dgamma"] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("precision", "cube"), [({}, 2.0**-149), ({"subnormals": "flushed"}, 0.0)], ids=["subnormal", "flushed"]
+)
+def test_the_cube_of_a_small_inverse_deviation_has_lost_its_digits(precision: dict[str, Any], cube: float) -> None:
+    """inv³ is 10⁻⁴⁵, and its part of dx as large as the others."""
+    step, p = values([-1e15, 1e15], [1, 0]), parameters(eps=0.0)
+    np.testing.assert_allclose(in_float32(step, p)["dx"], [[0.0, 0.0]], atol=1e-30)
+    left = 0.5e-15 * (1 - cube / 1e-45)
+    np.testing.assert_allclose(in_float32(step, p, derivation="chain", **precision)["dx"], [[left, -left]], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("derivation", "dx"),
+    [
+        ("chain", [-math.inf, math.inf, math.inf]),
+        ("chain through the mean", [math.nan] * 3),
+        ("chain of squares", [-math.inf, math.nan, math.nan]),
+    ],
+)
+def test_the_cube_of_a_large_inverse_deviation_is_infinite(derivation: Any, dx: list[float]) -> None:
+    """inv³ is 10⁴⁵, and σ²' infinite; 2(x−μ)·σ²' is another thing than 2x·σ²' − 2μ·σ²', and Σ(x−μ)·σ²' is no number."""
+    step, p = values([-2e-15, 1e-15, 3e-15], [1, 2, 0]), parameters(eps=2e-30)
+    assert np.isfinite(in_float32(step, p)["dx"]).all()
+    found = in_float32(step, p, derivation=derivation)["dx"][0]
+    np.testing.assert_array_equal(found, dx)
 
 
 def test_a_mask_may_multiply_what_is_no_number_by_0() -> None:

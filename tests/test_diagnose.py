@@ -46,6 +46,8 @@ ELSEWHERE = {
     "count-saturates",
     "second-mean-detached",
     *("eps-in-half", "eps-in-float32", "momentum-in-float32", "output-folded", "dgamma-of-two-sums"),
+    *("gradients-of-products", "dx-of-products", "squares-in-float16", "sums-of-squares-overflow"),
+    *("dx-by-chain-rule", "dx-by-chain-rule-through-mean", "dx-by-chain-rule-of-squares"),
     *("eps-in-float32-for-output", "eps-of-layer-beside", "gradients-eps-of-layer-beside"),
     *(f"channels-on-axis-{axis}" for axis in (2, 3, 4)),
 }
@@ -123,6 +125,11 @@ LEFT_OUT = SMALL | {"replace": [{"at": [0, 1, 0, 0], "with": "nan"}]}
         ("frozen-for-good", {"steps": [{"mode": "train", "frozen": True}, "train"]}),
         ("output-folded", {"layer": {"initial": {"gamma": [math.inf, 1.0, 1.0]}}}),
         ("dgamma-of-two-sums", {"input": HALF, "layer": {"dtype": "float32"}, "gradient": {"std": 3e4, "seed": 2}}),
+        ("squares-in-float16", {"input": SMALL | {"normal": {"std": 100.0}, "dtype": "float16"}}),
+        ("sums-of-squares-overflow", {"input": SMALL | {"normal": {"std": 1e30}}}),
+        ("dx-by-chain-rule", {"input": SMALL | {"normal": {"std": 1e15}}}),
+        ("dx-by-chain-rule-through-mean", {"input": SMALL | {"normal": {"std": 1e-15}}, "layer": {"eps": 1e-30}}),
+        ("dx-by-chain-rule-of-squares", {"input": SMALL | {"normal": {"std": 1e-15}}, "layer": {"eps": 1e-30}}),
         ("momentum-clipped", {"layer": {"momentum": 1.5}}),
         ("momentum-in-float32", {"layer": {"momentum": 0.3}, "input": SMALL | {"dtype": "float64"}}),
         ("count-saturates", {"input": {"shape": [8, 3, 8, 8], "normal": {"mean": 3}}}),
@@ -138,11 +145,24 @@ def test_a_fault_that_shows_in_some_layers_alone_is_named_there(cause: str, spec
     assert (found.verdict, found.diagnosis) == ("divergent", cause)
 
 
-def test_an_eps_that_became_zero_is_named_beside_the_infinities_that_it_brought_together() -> None:
-    """y = x·∞ − ∞ is NaN, where x/√0 is infinite; neither cause alone makes it so."""
-    of = oracle(steps=["eval"], gradient=None, layer={"eps": 1e-50, "initial": {"running_var": 0.0}})
-    found = verdict(of, answer(of, CANONICAL.but(eps_held="float32", output="folded")))
-    assert (found.verdict, found.diagnosis) == ("divergent", "eps-in-float32+output-folded")
+@pytest.mark.parametrize(
+    "beside", [("output-folded",), ("dgamma-of-two-sums",), ("output-folded", "dgamma-of-two-sums")]
+)
+def test_an_eps_that_became_zero_is_named_beside_the_infinities_that_it_brought_together(beside: Any) -> None:
+    """y = x·∞ − ∞ is NaN, where x/√0 is infinite, and Σg·x̂ is, where ∞·Σg·x is not; no cause alone makes it so."""
+    double = SMALL | {"dtype": "float64"}
+    of = oracle(steps=["eval"], input=double, layer={"eps": 1e-50, "initial": {"running_var": 0.0}})
+    causes = ("eps-in-float32", *beside)
+    changes = {field: value for cause in causes for field, value in BY_NAME[cause].changes.items()}
+    found = verdict(of, answer(of, CANONICAL.but(**changes)))
+    assert (found.verdict, found.diagnosis) == ("divergent", "+".join(causes))
+
+
+@pytest.mark.parametrize("cause", ["gradients-of-products", "dx-of-products"])
+def test_products_that_overflow_beside_sums_are_named(cause: str) -> None:
+    of = oracle(input=SMALL | {"normal": {"std": 3e37}}, gradient={"std": 100.0, "seed": 2}, steps=["train"])
+    found = verdict(of, answer(of, CANONICAL.but(sums="overflow", **BY_NAME[cause].changes)))
+    assert (found.verdict, found.diagnosis) == ("divergent", f"{cause}+sums-overflow")
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,13 @@ CAUGHT = {
     "second_of_the_first_call": "second/every-step",
     "dbeta_without_the_end_of_a_block": "shapes/block-remainders",
     "nan_taken_for_no_gradient": "gradients/no-number-arrives",
+    "squares_in_half_precision": "dtypes/half-many-values[dtype=float16]",
+    "moments_in_brain_float": ONE_STEP,
+    "gradients_of_products": "numerics/overflow-everywhere",
+    "dx_of_products": "numerics/overflow-everywhere",
+    "dx_by_chain_rule": "numerics/large",
+    "dx_by_chain_rule_through_the_mean": "numerics/underflow-tiny-eps",
+    "dx_by_chain_rule_of_squares": "numerics/underflow-tiny-eps",
 }
 
 

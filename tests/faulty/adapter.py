@@ -51,6 +51,7 @@ FIRST_64 = "self.gamma[np.arange(self.features) % (64 if self.rank == 3 else sel
 EVAL = "mu, var = self.running_mean, self.running_var"
 GAMMA = "self.xhat * self.gamma.reshape(self.column)"
 HALF = 'rounded({}, "float16")'
+OF_PRODUCTS = "self.inv * (g * (self.seen[0] - self.seen[1].reshape(self.column))).sum(self.axes)"
 INV = "1 / np.sqrt(var + self.real(self.eps))"
 MEAN_G = "mean_g = (dbeta / self.real(self.n))"
 MEAN_GX = "mean_gx = (dgamma / self.real(self.n))"
@@ -66,10 +67,39 @@ PASSED_ON = "dx, dgamma, dbeta = layer.backward(numbers(step.dy))"
 PASSES_MASK = "None if step.mask is None else step.mask.numpy()"
 UPDATE = "self.update(mu, var)"
 VAR = f"self.mean({SQUARES})"
+SUM_OF_SQUARES = f"{VAR} * self.n"
 FIRST_EPS = 'globals().setdefault("EPS", {}).setdefault(f"{self.eps:.17f}", self.eps)'
 XHAT = "self.xhat = (x - mu.reshape(self.column)) * self.inv.reshape(self.column)"
 XHAT_OF_Y = "xhat = (x - mu.reshape(self.column)) * inv.reshape(self.column)"
 Y = 'tensors = {"y": y}'
+
+
+#: The gradients are taken with x and μ as well.
+SEEN = XHAT, f"{XHAT}; self.seen = x, mu"
+
+
+def _helper(name: str, dtype: str) -> Edit:
+    """A function that rounds to a dtype."""
+    first = "@dataclass\n"
+    body = f"return rounded(np.asarray(a, np.float32), '{dtype}').astype(np.result_type(a, np.float32))"
+    return first, f"def {name}(a):\n    {body}\n\n\n{first}"
+
+
+def _by_chain_rule(what: str, about: str, through_mean: str, named: str) -> Fault:
+    """dx by the chain rule, link by link, its variance about a mean through which something goes."""
+    links = (
+        "x, mu = self.seen; n = self.real(self.n)",
+        "of_slope = self.gamma * ((g * x).sum(self.axes) - mu * dbeta)",
+        "of_variance = -(self.inv**3) * (of_slope / 2)",
+        f"about = {about}",
+        "spread = 2 * (x - about.reshape(self.column)) / n * of_variance.reshape(self.column)",
+        f"of_mean = -{OUTER} * dbeta / n - {through_mean}",
+        "taken = of_mean.reshape(self.column) + spread",
+        "return outer * g + np.where(self.kept, taken, 0), dgamma, dbeta",
+    )
+    return _f(
+        what, SEEN, (f"return outer * np.where(self.kept, {DX}, g), dgamma, dbeta", "; ".join(links)), named=named
+    )
 
 
 def _in_gradients(what: str, statistics: str, named: str) -> Fault:
@@ -302,7 +332,7 @@ NUMERICS = {
     "one_pass_variance": _f(
         "Takes E[x²] − μ².",
         (VAR, "self.mean(x * x) - mu * mu"),
-        named="variance-one-pass variance-cancelled",
+        named="variance-one-pass variance-cancelled sums-of-squares-overflow",
     ),
     "mask_ignored": _f("Counts what the mask leaves out.", (PASSES_MASK, "None"), named="mask-ignored"),
     "mask_multiplied": _f(
@@ -394,14 +424,27 @@ NUMERICS = {
         named="eps-in-float32-for-output",
     ),
     "saves_the_deviation_in_half_precision": _in_gradients(
-        "Keeps mean and 1/√(σ²+ε) for the gradients in float16.",
-        f"mu, self.inv = {HALF.format('mu')}, {HALF.format('self.inv')}",
+        "Keeps the batch's mean and 1/√(σ²+ε) for the gradients in float16.",
+        f"mu, self.inv = ({HALF.format('mu')}, {HALF.format('self.inv')}) if self.batch else (mu, self.inv)",
         named="gradients-deviation-in-float16",
     ),
     "saves_the_variance_in_half_precision": _in_gradients(
-        "Keeps mean and variance for the gradients in float16.",
-        f"mu, var = {HALF.format('mu')}, {HALF.format('var')}; self.inv = {INV}",
+        "Keeps the batch's mean and variance for the gradients in float16.",
+        f"mu, var = ({HALF.format('mu')}, {HALF.format('var')}) if self.batch else (mu, var); self.inv = {INV}",
         named="gradients-variance-in-float16",
+    ),
+    "squares_in_half_precision": _f(
+        "Holds the sum of squares in float16, and what it is divided by.",
+        (VAR, f"half(half({SUM_OF_SQUARES}) / half(self.n))"),
+        _helper("half", "float16"),
+        named="squares-in-float16 statistics-in-half",
+    ),
+    "moments_in_brain_float": _f(
+        "Holds the batch's sum of squares, its variance, mean and 1/√(σ²+ε) in bfloat16.",
+        (VAR, f"brain(brain({SUM_OF_SQUARES}) / brain(self.n))"),
+        (XHAT, f"mu, self.inv = (brain(mu), brain(self.inv)) if self.batch else (mu, self.inv); {XHAT}"),
+        _helper("brain", "bfloat16"),
+        named="squares-and-moments-in-bfloat16",
     ),
     "deviation_in_its_dtype": _f(
         "Rounds 1/√(σ²+ε) to the dtype of the parameters.",
@@ -483,9 +526,34 @@ GRADIENTS = {
     ),
     "dgamma_of_two_sums": _f(
         "Takes dγ as inv·(Σg·x − μ·Σg).",
-        (XHAT, f"{XHAT}; self.seen = x, mu"),
+        SEEN,
         (DGAMMA, "dgamma = self.inv * ((g * self.seen[0]).sum(self.axes) - self.seen[1] * dbeta)"),
         named="dgamma-of-two-sums dgamma-unnormalised",  # of an empty batch both are 0·NaN
+    ),
+    "gradients_of_products": _f(
+        "Takes dγ as inv·Σg·(x − μ).",
+        SEEN,
+        (DGAMMA, f"dgamma = {OF_PRODUCTS}"),
+        named="gradients-of-products+sums-overflow dgamma-of-two-sums",  # of an empty batch both are 0·NaN
+    ),
+    "dx_of_products": _f(
+        "Takes dx of inv·Σg·(x − μ), and dγ not.",
+        SEEN,
+        (MEAN_GX, MEAN_GX.replace("dgamma", OF_PRODUCTS)),
+        named="dx-of-products+sums-overflow",
+    ),
+    "dx_by_chain_rule": _by_chain_rule("Takes dx by the chain rule.", "mu", "0", named="dx-by-chain-rule"),
+    "dx_by_chain_rule_through_the_mean": _by_chain_rule(
+        "Takes dx by the chain rule, and through the mean that the variance is taken about.",
+        "mu",
+        "np.where(self.kept, spread, 0).sum(self.axes) / n",
+        named="dx-by-chain-rule-through-mean dx-by-chain-rule",  # where nothing is infinite
+    ),
+    "dx_by_chain_rule_of_squares": _by_chain_rule(
+        "Takes dx by the chain rule, through Σx²/n − μ².",
+        "0 * mu",
+        "2 * mu * of_variance / n",
+        named="dx-by-chain-rule-of-squares dx-by-chain-rule",
     ),
     "gradients_averaged": _f(
         "Divides dγ and dβ by n.",
