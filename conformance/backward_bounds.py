@@ -61,6 +61,8 @@ class Backward(Forward):
         if t.count:
             delta_gamma = delta_gamma + inv * delta_mu * beta_ + (q + 4 * u + r.terms) * gamma_  # (12), unrounded
             delta_gamma = delta_gamma + r.subnormal * (n * (1 + inv) + total(np.abs, g))  # (12")
+        if r.elements:
+            delta_gamma = delta_gamma + 4 * r.elements * _norm(np.multiply, g, t.xhat)  # (14)
         if r.conventions.coarse == "factors":
             delta_xhat = self.delta_xhat(of_xhat)
             delta_gamma = delta_gamma + (np.abs(g) * ties(self.xhat, over(delta_xhat, self.xhat))).sum(1)  # (17)

@@ -256,6 +256,11 @@ PRECISION: tuple[Hypothesis, ...] = (
         "mean and deviation are rounded to half before gradients are taken with them",
         statistics="rounded for gradients",
     ),
+    _h(
+        "elements-rounded",
+        "every operation is rounded to the input's half dtype: x−μ, x̂, γ·x̂, g·(x−μ), and the sums in the gradients",
+        terms="rounded, elements too",
+    ),
     _h("sums-sequential", "a channel's values are added one after another", summation="sequential"),
     _h("variance-one-pass", "the variance is E[x²] − E[x]², which cancels", variance="one-pass"),
     _h("subnormals-flushed", "numbers below the smallest normal one are taken for zero", subnormals="flushed"),

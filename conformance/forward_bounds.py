@@ -151,6 +151,7 @@ class Forward:
         gamma, beta = np.abs(t.gamma)[:, None], np.abs(t.beta)[:, None]
         relative, absolute = self.of_xhat
         spanned = 3 * r.u * t.inv
+        relative = relative + 4 * r.elements  # (14)
         columns = (relative, spanned, absolute + spanned * np.abs(t.mu) + r.subnormal)
         least = self.eta + r.subnormal  # (8")
         delta = in_blocks(

@@ -126,7 +126,7 @@ def judge(comparison: Comparison, *, seek_cause: bool = True) -> Verdict:
     oracle, under = comparison.oracle, comparison.under
     case = oracle.problem.case
     finding = _find(comparison, seek_cause)
-    wanted = expectation(case, under)
+    wanted = expectation(case, under, finding)
     meaningless = _meaningless(oracle, under)
     if meaningless is not None and wanted == AGREEMENT:
         wanted = Wanted(("refused",), meaningless)
@@ -150,20 +150,23 @@ def judge(comparison: Comparison, *, seek_cause: bool = True) -> Verdict:
     )
 
 
-def expectation(case: Case, under: Under) -> Wanted:
+def expectation(case: Case, under: Under, finding: _Finding | None = None) -> Wanted:
     """What is expected of a case on a target.
 
-    A case's own `expect:` comes first, then a refusal its profile declares, then agreement.
+    A case's own `expect:` comes first, then a refusal its profile declares, then agreement. Of several refusals it is
+    the one found: which comes first is the framework's own affair.
     """
     fixed = {path.rpartition(".")[2]: value for path, value in case.matrix.items()}
     facts = {**under.facts, **{name: value for name, value in fixed.items() if name not in case.features}}
     for said in case.spec.expect.get(under.profile.framework, ()):
         if case.meets(said.condition, facts):
             return Wanted((said.verdict,), said.because, said.refuses or said.diverges, said.says or "")
-    declared = under.profile.refusal(case, dict(under.facts))
-    if declared is not None:
-        return Wanted(("refused",), declared.because, declared.refuses, declared.says or "")
-    return AGREEMENT
+    declared = [
+        Wanted(("refused",), each.because, each.refuses, each.says or "")
+        for each in under.profile.refusals(case, dict(under.facts))
+    ]
+    met = (each for each in declared if finding is not None and each.caused(finding) and not each.unlike(finding))
+    return next(met, declared[0] if declared else AGREEMENT)
 
 
 def _find(comparison: Comparison, seek_cause: bool) -> _Finding:
@@ -199,7 +202,7 @@ def _find_reading(comparison: Comparison, seek_cause: bool) -> _Finding:
     results = check(CANONICAL)
     if _ok(results):
         contradicts = ""
-        if meant and not _ok(check(CANONICAL.but(**meant))):
+        if meant and not any(_ok(check(CANONICAL.but(**reading))) for reading in (meant, declared)):
             names = ", ".join(name_change(*change)[0] for change in meant.items())
             contradicts = f"the profile declares {names}, which does not hold here"
         return _Finding("conforms", tensors=results, contradicts=contradicts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -168,13 +169,12 @@ class Profile(Model):
                 changes["momentum_weighs"] = convention.momentum.weighs
         return {field: value for field, value in changes.items() if value != getattr(CANONICAL, field)}
 
-    def refusal(self, case: Case, facts: dict[str, Any]) -> Convention | None:
-        """The declared refusal of this case, if there is one."""
+    def refusals(self, case: Case, facts: dict[str, Any]) -> Iterator[Convention]:
+        """The declared refusals of this case, whichever of them comes first."""
         known = {**facts, **self._said(case)}
         for convention in self._here(facts):
             if convention.refuses is not None and case.meets(convention.when, known):
-                return convention
-        return None
+                yield convention
 
     def _here(self, facts: dict[str, Any]) -> tuple[Convention, ...]:
         """The entries whose conditions do not keep a target of these facts out, whatever the case."""

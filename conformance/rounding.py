@@ -40,6 +40,7 @@ class Rounding:
         statistics: unit roundoff of what the batch's mean and inv go through beyond the accumulator's.
         saved: the same, of the mean and inv that gradients are taken with.
         terms: the same, of the sums of gradients.
+        elements: the same, of every operation on elements: x−μ, x̂, γ·x̂, g·(x−μ).
         tiny: what is flushed to zero is smaller.
         normal, subnormal: the accumulator's smallest numbers.
     """
@@ -50,6 +51,7 @@ class Rounding:
     statistics: float
     saved: float
     terms: float
+    elements: float
     tiny: float
     grade: Grade
     conventions: Conventions
@@ -91,7 +93,8 @@ def rounding(grade: Grade, io_dtype: str, layer_dtype: str, conventions: Convent
         "rounded": (UNIT_ROUNDOFF[layer_dtype],) * 2,
         "rounded for gradients": (0.0, narrower),
     }[conventions.statistics]
-    terms = UNIT_ROUNDOFF[io_dtype] if conventions.terms == "rounded" else 0.0
-    statistics, saved, terms = (u if u > wide else 0.0 for u in (*rounded, terms))
+    terms = 0.0 if conventions.terms == "accumulated" else UNIT_ROUNDOFF[io_dtype]
+    elements = terms if conventions.terms == "rounded, elements too" else 0.0
+    statistics, saved, terms, elements = (u if u > wide else 0.0 for u in (*rounded, terms, elements))
     smallest = NORMAL[_format(wide)] if conventions.subnormals == "flushed" else 0.0
-    return Rounding(wide, io_dtype, layer_dtype, statistics, saved, terms, smallest, grade, conventions)
+    return Rounding(wide, io_dtype, layer_dtype, statistics, saved, terms, elements, smallest, grade, conventions)

@@ -337,6 +337,43 @@ def test_statistics_that_are_rounded_widen_every_bound_but_that_of_dbeta() -> No
     assert wider == set(STEP_TENSORS) - {"dbeta"}
 
 
+def test_rounded_elements_widen_y_and_dgamma_by_what_their_operations_come_to() -> None:
+    """Beyond what rounded terms do; dx follows from dγ."""
+    terms, elements = (
+        limits(PLAIN, drawn(), dtype="float16", conventions=CANONICAL.but(terms=how))[0]
+        for how in ("rounded", "rounded, elements too")
+    )
+    (trace,) = evaluate(PLAIN, [drawn()], CANONICAL, Double())
+    assert trace.g is not None
+    assert elements.y - terms.y == pytest.approx(4 * 2.0**-11 * np.abs(trace.gamma[:, None] * trace.xhat), rel=1e-12)
+    products = np.sqrt(np.square(trace.g * trace.xhat).sum(1))
+    assert elements.dgamma is not None
+    assert elements.dgamma - terms.dgamma == pytest.approx(4 * 2.0**-11 * products, rel=1e-12)
+    assert (elements.dx > terms.dx).all()
+    assert (elements.running_var == terms.running_var).all()
+
+
+def test_squares_that_are_rounded_move_the_variance_where_its_bound_reaches_a_midpoint() -> None:
+    """±x with x² near 1 and n = 2: Σ(x−μ)² of 2 + 2⁻¹⁰ lies amid two numbers of float16, that of 2 on one."""
+    held = CANONICAL.but(squares="in float16")
+    amid, plain = (
+        bounds(evaluate(parameters(), [step], held, Double()), Double(), "strict", "float32", "float32", held)[0]
+        for step in (values([-math.sqrt(1 + 2.0**-11), math.sqrt(1 + 2.0**-11)]), values([-1, 1]))
+    )
+    assert amid.running_var[0] > 2.0**-12 > plain.running_var[0]
+
+
+def test_the_chain_rule_has_the_rounding_of_its_subnormal_links() -> None:
+    """(21) by hand, with x = ±10¹⁵, n = 2, g = [1, 0], and so β' = 1, γ' = −1, |x̂| = 1 and inv = 10⁻¹⁵."""
+    step, p = values([-1e15, 1e15], [1, 0]), parameters(eps=0.0)
+    closed, chain = (
+        bounds(evaluate(p, [step], held, Double()), Double(), "strict", "float32", "float32", held)[0].dx
+        for held in (CANONICAL, CANONICAL.but(derivation="chain"))
+    )
+    links = np.array([[1, 0]]) + (1 + 1) / 2 + 1e15 / 2 * (2 + 1e-45 + 1e15)
+    assert chain - closed == pytest.approx(2.0**-149 * links, rel=1e-3)
+
+
 def test_the_roundoffs_are_those_of_the_dtypes() -> None:
     for dtype in ("float64", "float32", "float16"):
         assert UNIT_ROUNDOFF[dtype] == np.finfo(dtype).eps / 2

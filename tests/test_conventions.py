@@ -83,6 +83,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
             "subnormals": "flushed",
         }.items()
     ),
+    ({"terms": "rounded, elements too"}, ""),
     ({"eps_added_to": "deviation"}, EVERYWHERE),
     ({"eps_added_to": "nothing"}, EVERYWHERE),
     ({"eps": 1e-3}, EVERYWHERE),

@@ -252,6 +252,20 @@ def test_a_refusal_for_another_reason_is_unexpected_and_says_so(declared: bool) 
     assert "does not say" not in verdict(of, Observation("crashed"), by).because
 
 
+def test_of_two_declared_refusals_either_may_come_first() -> None:
+    layout = {"refuses": "TypeError", "says": "layout", "because": "the layout", "when": {"rank": 2}}
+    values = {"refuses": "ValueError", "says": "values", "because": "the values", "when": {"rank": 2}}
+    by = under(layout, values)
+    for raised, reason in (
+        (refusal("TypeError", "no layout"), "the layout"),
+        (refusal("ValueError", "no values"), "the values"),
+    ):
+        found = verdict(oracle(), raised, by)
+        assert (found.status, found.reason) == ("expected", reason)
+    found = verdict(oracle(), refusal("ValueError", "no layout"), by)
+    assert (found.status, found.expected) == ("unexpected", "refused (TypeError)")
+
+
 @pytest.mark.parametrize("name", [*MAIN, "numpy"])
 def test_every_refusal_that_the_corpus_expects_says_what_of(name: str) -> None:
     target = parse(name)
@@ -374,6 +388,19 @@ def test_a_claim_of_the_profile_that_does_not_hold_is_unexpected() -> None:
     found = verdict(of, answer(of), under(DECLARES_BIASED, {"frozen": "eval"}))
     assert (found.verdict, found.status) == ("conforms", "unexpected")
     assert found.because == ("the profile declares running-variance-biased, frozen-infers, which does not hold here")
+
+
+def test_a_claim_that_holds_with_what_is_declared_of_rounding_is_no_contradiction() -> None:
+    """Training by a batch that is constant but for rounding admits anything; inference is right but for its sums."""
+    constant = {"shape": [32, 3, 4, 4], "normal": {"mean": -10, "std": 1e-10}}
+    of = oracle(input=constant, layer={"momentum": 0.0, "eps": 1e-12}, steps=["default"])
+    infers, by = CANONICAL.but(default_mode="eval"), under({"default_mode": "eval"}, {"summation": "sequential"})
+    wanted = of.expected(by.profile, infers)["dgamma[0]"]
+    rounded = answer(
+        of, infers, by, num_batches_tracked_0=None, dgamma_0=(wanted.value + 1.5 * wanted.bound).astype(np.float32)
+    )
+    assert (verdict(of, rounded, by).verdict, verdict(of, rounded, by).status) == ("conforms", "expected")
+    assert verdict(of, rounded, under({"default_mode": "eval"})).status == "unexpected"
 
 
 def test_a_claim_of_the_profile_that_shows_in_no_tensor_is_no_contradiction() -> None:

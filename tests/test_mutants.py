@@ -148,6 +148,7 @@ CAUGHT = {
     "nan_taken_for_no_gradient": "gradients/no-number-arrives",
     "squares_in_half_precision": "dtypes/half-many-values[dtype=float16]",
     "moments_in_brain_float": ONE_STEP,
+    "elements_in_the_inputs_dtype": "layouts/strided-half-of-many-values[dtype=float16]",
     "gradients_of_products": "numerics/overflow-everywhere",
     "dx_of_products": "numerics/overflow-everywhere",
     "dx_by_chain_rule": "numerics/large",

@@ -63,13 +63,13 @@ def test_how_eps_and_momentum_are_spelled_matters_to_native_cases_alone() -> Non
 def test_a_refusal_is_found_by_its_condition() -> None:
     refuses = {"refuses": "ValueError", "because": "no", "when": {"values_per_channel": 1, "mode": "train"}}
     of = profile(BIASED, refuses)
-    assert of.refusal(case(), CPU) is None
+    assert next(of.refusals(case(), CPU), None) is None
     one = case(input={"shape": [1, 3], "normal": {}}, layer={"rank": 1})
-    found = of.refusal(one, CPU)
+    (found,) = of.refusals(one, CPU)
     assert found is not None
     assert (found.refuses, found.because) == ("ValueError", "no")
     evaluated = case(input={"shape": [1, 3], "normal": {}}, layer={"rank": 1}, steps=["eval"])
-    assert of.refusal(evaluated, CPU) is None
+    assert next(of.refusals(evaluated, CPU), None) is None
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_no_momentum_is_a_cumulative_average_in_native_arguments_too() -> None:
     refusing = profile({"refuses": "TypeError", "because": "a test", "when": when})
 
     def refused(**native: Any) -> bool:
-        return refusing.refusal(case(native={"numpy": native}), CPU) is not None
+        return next(refusing.refusals(case(native={"numpy": native}), CPU), None) is not None
 
     assert refused(momentum=None)
     assert not refused(momentum=None, track_running_stats=False)

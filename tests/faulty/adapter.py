@@ -61,6 +61,7 @@ MU = "mu = self.mean(x)"
 OUTER = "(self.gamma * self.inv)"
 R_MEAN = "(1 - m) * self.running_mean + m * mu"
 R_VAR = "(1 - m) * self.running_var + m * unbiased"
+ROUNDED = "rounded({}, self.given)"
 SQUARES = "(x - mu.reshape(self.column)) ** 2"
 START = "self.training = True"
 PASSED_ON = "dx, dgamma, dbeta = layer.backward(numbers(step.dy))"
@@ -70,6 +71,7 @@ VAR = f"self.mean({SQUARES})"
 SUM_OF_SQUARES = f"{VAR} * self.n"
 FIRST_EPS = 'globals().setdefault("EPS", {}).setdefault(f"{self.eps:.17f}", self.eps)'
 XHAT = "self.xhat = (x - mu.reshape(self.column)) * self.inv.reshape(self.column)"
+XHAT_IN_STEPS = "self.xhat = rounded(self.taken * rounded(self.inv, self.given).reshape(self.column), self.given)"
 XHAT_OF_Y = "xhat = (x - mu.reshape(self.column)) * inv.reshape(self.column)"
 Y = 'tensors = {"y": y}'
 
@@ -454,7 +456,15 @@ NUMERICS = {
     "normalised_in_the_inputs_dtype": _f(
         "Rounds x̂ to the dtype of the input.",
         (XHAT, f"{XHAT}; self.xhat = rounded(self.xhat, dtype)"),
-        named="unexplained products-of-11-bits+terms-rounded",  # which float16 has, too
+        named="elements-rounded statistics-rounded products-of-11-bits",  # which float16 has, too
+    ),
+    "elements_in_the_inputs_dtype": _f(
+        "Rounds every operation on elements to the dtype of the input.",
+        (COLUMN, f"self.given = dtype; {COLUMN}"),
+        (XHAT, f"self.taken = {ROUNDED.format('x - mu.reshape(self.column)')}; {XHAT_IN_STEPS}"),
+        (GAMMA, ROUNDED.format(GAMMA)),
+        (DGAMMA, f"dgamma = {ROUNDED.format('g * self.taken')}.sum(self.axes) * self.inv"),
+        named="elements-rounded statistics-rounded",  # by whichever the layer's dtype admits
     ),
     "gradient_sums_in_the_inputs_dtype": _f(
         "Rounds the sums in dx to the dtype of the input.",
