@@ -62,7 +62,8 @@ class Backward(Forward):
             delta_gamma = delta_gamma + inv * delta_mu * beta_ + (q + 4 * u + r.terms) * gamma_  # (12), unrounded
             delta_gamma = delta_gamma + r.subnormal * (n * (1 + inv) + total(np.abs, g))  # (12")
         if r.elements:
-            delta_gamma = delta_gamma + 4 * r.elements * _norm(np.multiply, g, t.xhat)  # (14)
+            least_products = 2 * np.sqrt(n) * self.eta * inv
+            delta_gamma = delta_gamma + 4 * r.elements * _norm(np.multiply, g, t.xhat) + least_products  # (14)
         if r.conventions.coarse == "factors":
             delta_xhat = self.delta_xhat(of_xhat)
             delta_gamma = delta_gamma + (np.abs(g) * ties(self.xhat, over(delta_xhat, self.xhat))).sum(1)  # (17)
@@ -72,7 +73,7 @@ class Backward(Forward):
         outer = gamma * inv
         kept = np.ones((len(inv), 1)) if t.mask is None else np.broadcast_to(t.mask, t.x.shape)
         relative = q + 6 * u
-        least = self.eta + r.subnormal * (1 + gamma + inv)  # (13")
+        least = self.eta * (1 + 3 * outer if r.terms else 1) + r.subnormal * (1 + gamma + inv)  # (13"), (14)
         if a or b:
             relative, spread = relative + r.terms, 3 * u + r.terms
             through = outer * b * (gamma_ + delta_gamma)

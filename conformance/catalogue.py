@@ -79,6 +79,12 @@ OF_INFINITE = (
 
 #: The catalogue, the likelier first: where two explain a mismatch equally well, the earlier one is named.
 HYPOTHESES: tuple[Hypothesis, ...] = (
+    _h("sums-overflow", "sums beyond float32's range are infinite, and what is divided by them 0", sums="overflow"),
+    _h(
+        "sums-of-squares-overflow",
+        "sums beyond float32's range are infinite, Σx² among them, and Σx²/n − μ² is no number",
+        sums="overflow, of squares too",
+    ),
     _h(
         "running-variance-biased", "running_var is stored biased, without the n/(n−1) factor", running_variance="biased"
     ),
@@ -200,12 +206,6 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
         "second-mean-detached",
         "second derivatives hold the mean that the variance is taken about for a constant",
         second="variance about a constant",
-    ),
-    _h("sums-overflow", "sums beyond float32's range are infinite, and what is divided by them 0", sums="overflow"),
-    _h(
-        "sums-of-squares-overflow",
-        "sums beyond float32's range are infinite, Σx² among them, and Σx²/n − μ² is no number",
-        sums="overflow, of squares too",
     ),
     _h("empty-batch-averaged", "a batch of no values is averaged, and 0/0 is NaN", empty="averaged"),
     _h("momentum-in-float32", "momentum is rounded to float32", momentum_held="float32"),

@@ -17,8 +17,8 @@ TARGET_FACTS = ("version", "device", "execution", "backend", "cpus")
 CONDITIONS = frozenset(
     {
         *TARGET_FACTS,
-        *("kind", "rank", "mode", "dtype", "layer_dtype", "layout", "dimensions", "values_per_channel"),
-        *("frozen", "gradient", "second", "momentum", *LAYER_FEATURES),
+        *("kind", "rank", "mode", "dtype", "layer_dtype", "layout", "strided", "dimensions"),
+        *("values_per_channel", "frozen", "gradient", "second", "momentum", *LAYER_FEATURES),
     }
 )
 

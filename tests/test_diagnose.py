@@ -162,7 +162,7 @@ def test_an_eps_that_became_zero_is_named_beside_the_infinities_that_it_brought_
 def test_products_that_overflow_beside_sums_are_named(cause: str) -> None:
     of = oracle(input=SMALL | {"normal": {"std": 3e37}}, gradient={"std": 100.0, "seed": 2}, steps=["train"])
     found = verdict(of, answer(of, CANONICAL.but(sums="overflow", **BY_NAME[cause].changes)))
-    assert (found.verdict, found.diagnosis) == ("divergent", f"{cause}+sums-overflow")
+    assert (found.verdict, found.diagnosis) == ("divergent", f"sums-overflow+{cause}")
 
 
 @pytest.mark.parametrize(

@@ -544,13 +544,13 @@ GRADIENTS = {
         "Takes dγ as inv·Σg·(x − μ).",
         SEEN,
         (DGAMMA, f"dgamma = {OF_PRODUCTS}"),
-        named="gradients-of-products+sums-overflow dgamma-of-two-sums",  # of an empty batch both are 0·NaN
+        named="sums-overflow+gradients-of-products dgamma-of-two-sums",  # of an empty batch both are 0·NaN
     ),
     "dx_of_products": _f(
         "Takes dx of inv·Σg·(x − μ), and dγ not.",
         SEEN,
         (MEAN_GX, MEAN_GX.replace("dgamma", OF_PRODUCTS)),
-        named="dx-of-products+sums-overflow",
+        named="sums-overflow+dx-of-products",
     ),
     "dx_by_chain_rule": _by_chain_rule("Takes dx by the chain rule.", "mu", "0", named="dx-by-chain-rule"),
     "dx_by_chain_rule_through_the_mean": _by_chain_rule(
