@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from conformance.arithmetic import Array
 from conformance.compare import TensorResult, compare_all
 from conformance.conventions import Conventions
@@ -75,6 +77,10 @@ class Comparison:
         measured = {name: (self.observed[name], "", _bounded_as(held[name], before[name])) for name in shared}
         results = compare_all(measured, "", self.oracle.arithmetic)
         return max((result.off for result in results.values()), default=0.0)
+
+    def blank(self, names: Iterable[str]) -> bool:
+        """Whether nothing but NaN was returned of some tensors."""
+        return all(np.isnan(self.observed[name].astype(np.float64)).all() for name in names if name in self.observed)
 
     def compared(self, name: str, expected: Expected) -> Together | None:
         """What a tensor was compared together with, if that is kept."""

@@ -102,13 +102,18 @@ class Search:
                 return self.diagnosis(self._single(hypothesis), hypothesis)
         return None
 
-    def two(self, catalogue: Sequence[Hypothesis]) -> Diagnosis | None:
+    def two(self, catalogue: Sequence[Hypothesis], *, blank: bool = False) -> Diagnosis | None:
         """The first two hypotheses, rarely three, under which, taken together, every tensor is within its strict bound.
 
         What one of the two alone moves should be right under that one already, unless the other bears on it; pairs of
         which the fewest tensors contradict that are tried first, and no more than `PAIRS` of them. Before all come
         those of which one makes something infinite and `OF_INFINITE`, one or two of them, another one of that. Two that
         only widen bounds are no explanation: together they admit too much.
+
+        Args:
+            catalogue: what is supposed.
+            blank: all that is out of bound is NaN throughout, to which too many others come that have nothing to do
+                with each other.
         """
         moved = {}
         for hypothesis in catalogue:
@@ -124,7 +129,7 @@ class Search:
         for hypothesis, names in moved.items():
             if self.failing <= names and any(self._single(hypothesis)[name].infinite for name in self.failing):
                 candidates += [(0, (hypothesis, *others)) for others in beside]
-        for a, b in itertools.combinations(moved, 2):
+        for a, b in itertools.combinations(moved, 2) if not blank else ():
             exclusive = a.changes.keys() & b.changes.keys() or (a in PRECISION and b in PRECISION)
             if not exclusive and self.failing <= moved[a] | moved[b]:
                 contradicting = ((moved[a] - moved[b]) & wrong[a]) | ((moved[b] - moved[a]) & wrong[b])

@@ -262,7 +262,8 @@ def _find_reading(comparison: Comparison, seek_cause: bool) -> _Finding:
     if seek_cause:
         found = less_precise or _recovered(LOSSES, comparison, search)
         if found is None and all(call.x.size <= PAIR_ELEMENTS for call in oracle.problem.calls):
-            found = search.two(CATALOGUE) or _recovered(LOSSES, comparison, search, HYPOTHESES)
+            blank = comparison.blank(search.failing)
+            found = search.two(CATALOGUE, blank=blank) or _recovered(LOSSES, comparison, search, HYPOTHESES)
     if found is not None:
         return divergent(found)
     return _Finding("divergent", "unexplained", words(results), results, accepted=profiled, tried=search.tried)

@@ -383,6 +383,25 @@ def test_two_that_only_widen_bounds_explain_nothing() -> None:
     assert Search(CANONICAL, check).two(CATALOGUE) is None
 
 
+def test_what_is_blank_is_explained_by_no_two_that_happen_to_come_to_nan_together() -> None:
+    blank = TensorResult(None, problem="is nan at [0], not 1")
+    infinite = TensorResult(None, problem="is nan at [0], not inf", infinite=True)
+
+    def unrelated(conventions: Conventions, _: Any) -> Mapping[str, TensorResult]:
+        supposed = (conventions.gamma == "ignored") + (conventions.running_variance == "biased")
+        return {"y[0]": (blank, TensorResult(7.0), GOOD)[supposed]}
+
+    def of_infinite(conventions: Conventions, _: Any) -> Mapping[str, TensorResult]:
+        if conventions.eps_held != "float32":
+            return {"y[0]": blank}
+        return {"y[0]": GOOD if conventions.output == "folded" else infinite}
+
+    for check, wanted in ((unrelated, None), (of_infinite, "eps-in-float32+output-folded")):
+        found = Search(CANONICAL, check).two(CATALOGUE, blank=True)
+        assert (found and found.name) == wanted
+        assert Search(CANONICAL, check).two(CATALOGUE) is not None
+
+
 def test_the_likelier_of_two_that_explain_is_named() -> None:
     def check(conventions: Conventions, _: Any) -> Mapping[str, TensorResult]:
         return {"y[0]": GOOD if conventions.eps_added_to == "deviation" or conventions.eps == 1e-3 else BAD}
