@@ -1,4 +1,4 @@
-"""Rounding errors of a step's gradients: (11) to (13) of docs/bounds.md, and those of second derivatives."""
+"""Rounding errors of a step's gradients: (11) to (13) and (21) of docs/bounds.md, and those of second derivatives."""
 
 from __future__ import annotations
 

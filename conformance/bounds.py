@@ -29,8 +29,8 @@ subnormal of the output. Conventions that are matters of precision widen these: 
 rounded, (15) subnormals that are flushed, (16) statistics that were recovered from the running ones, (17) what goes
 through a format of 11 bits, (21) gradients by the chain rule.
 
-`conformance.forward_bounds` has (1) to (10), `conformance.backward_bounds` (11) to (13), and `conformance.second` (18)
-to (20), those of second derivatives.
+`conformance.forward_bounds` has (1) to (10), `conformance.backward_bounds` (11) to (13) and (21), and
+`conformance.second` (18) to (20), those of second derivatives.
 """
 
 from __future__ import annotations

@@ -355,6 +355,19 @@ def test_rounded_elements_widen_y_and_dgamma_by_what_their_operations_come_to() 
     assert (elements.running_var == terms.running_var).all()
 
 
+def test_terms_that_are_rounded_have_their_subnormals() -> None:
+    """Without a cotangent nothing else is left of the bound of dx."""
+    nothing = replace(drawn(), g=np.zeros((2, 16)))
+    plain, terms = (
+        limits(PLAIN, nothing, dtype="float16", conventions=CANONICAL.but(terms=how))[0].dx
+        for how in ("accumulated", "rounded")
+    )
+    assert plain is not None
+    (trace,) = evaluate(PLAIN, [nothing], CANONICAL, Double())
+    outer = np.abs(trace.gamma * trace.inv)[:, None]
+    np.testing.assert_allclose(terms - plain, 3 * 2.0**-24 * np.broadcast_to(outer, (2, 16)), rtol=1e-6)
+
+
 def test_squares_that_are_rounded_move_the_variance_where_its_bound_reaches_a_midpoint() -> None:
     """±x with x² near 1 and n = 2: Σ(x−μ)² of 2 + 2⁻¹⁰ lies amid two numbers of float16, that of 2 on one."""
     held = CANONICAL.but(squares="in float16")
@@ -374,7 +387,7 @@ def test_the_chain_rule_has_the_rounding_of_its_subnormal_links() -> None:
     )
     links = np.array([[1, 0]]) + (1 + 1) / 2 + 1e15 / 2 * (2 + 1e-45 + 1e15)
     assert closed.dx is not None
-    assert chain.dx - closed.dx == pytest.approx(2.0**-149 * links, rel=1e-3)
+    np.testing.assert_allclose(chain.dx - closed.dx, 2.0**-149 * links, rtol=1e-3)
 
 
 def test_the_roundoffs_are_those_of_the_dtypes() -> None:

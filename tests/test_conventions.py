@@ -323,6 +323,13 @@ def test_the_cube_of_a_large_inverse_deviation_is_infinite(derivation: Any, dx: 
     np.testing.assert_array_equal(found, dx)
 
 
+def test_a_product_beyond_the_range_is_infinite_in_the_chain_by_itself() -> None:
+    """g·a is for the first two, and so is Σg·a, which is taken off all."""
+    step, p = values([-1, 1, -1, 1], [2, 2, 0, 0]), parameters(eps=0.0, gamma=[3e38])
+    found = in_float32(step, p, derivation="chain")["dx"][0]
+    np.testing.assert_array_equal(found, [math.nan, math.nan, -math.inf, -math.inf])
+
+
 def test_a_mask_may_multiply_what_is_no_number_by_0() -> None:
     p = parameters(momentum=1.0)
     for left_out in (np.nan, np.inf):

@@ -402,6 +402,14 @@ def test_what_is_blank_is_explained_by_no_two_that_happen_to_come_to_nan_togethe
         assert Search(CANONICAL, check).two(CATALOGUE) is not None
 
 
+def test_a_blank_output_is_unexplained_where_two_unrelated_causes_would_blank_it() -> None:
+    """In evaluation a constant batch has no variance, and no ε is added: neither alone makes y 0/0."""
+    of = oracle(input={"shape": [4, 3, 2, 2], "constant": 2.0}, steps=["eval"], gradient=None)
+    blank = answer(of, CANONICAL.but(eval_statistics="batch", eps_added_to="nothing"))
+    found = verdict(of, blank)
+    assert (found.verdict, found.diagnosis) == ("divergent", "unexplained")
+
+
 def test_the_likelier_of_two_that_explain_is_named() -> None:
     def check(conventions: Conventions, _: Any) -> Mapping[str, TensorResult]:
         return {"y[0]": GOOD if conventions.eps_added_to == "deviation" or conventions.eps == 1e-3 else BAD}

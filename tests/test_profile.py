@@ -50,6 +50,17 @@ def test_a_later_convention_overrides_an_earlier_one() -> None:
     assert declared(BIASED, back, version="1.9") == BIASED
 
 
+def test_a_view_and_its_mode_are_of_the_same_step() -> None:
+    of = profile(BIASED, {"refuses": "ValueError", "because": "no", "when": {"strided": True, "mode": "train"}})
+    view = {"shape": [4, 3, 2, 2], "normal": {}, "strided": True}
+    trained, evaluated = (
+        case(steps=[{"mode": mode, "input": view}, {"mode": other}])
+        for mode, other in (("train", "eval"), ("eval", "train"))
+    )
+    assert len(list(of.refusals(trained, CPU))) == 1
+    assert not list(of.refusals(evaluated, CPU))
+
+
 def test_how_eps_and_momentum_are_spelled_matters_to_native_cases_alone() -> None:
     spelled = {"eps": {"default": 1e-3}}, {"momentum": {"default": 0.99, "weighs": "old"}}
     assert declared(*spelled) == {}
@@ -66,7 +77,6 @@ def test_a_refusal_is_found_by_its_condition() -> None:
     assert next(of.refusals(case(), CPU), None) is None
     one = case(input={"shape": [1, 3], "normal": {}}, layer={"rank": 1})
     (found,) = of.refusals(one, CPU)
-    assert found is not None
     assert (found.refuses, found.because) == ("ValueError", "no")
     evaluated = case(input={"shape": [1, 3], "normal": {}}, layer={"rank": 1}, steps=["eval"])
     assert next(of.refusals(evaluated, CPU), None) is None
