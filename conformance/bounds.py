@@ -1,7 +1,8 @@
 """How far rounding may take a correct implementation from the reference, element by element.
 
 docs/bounds.md derives every formula; the numbers in brackets are its equations, here and there. u is the unit roundoff
-of the accumulator, u_o that of the output, n the values per channel, h the depth of a summation, x̂ = (x−μ)·inv:
+of the accumulator, u_o that of the output, n the values per channel, h the depth of a summation, l of one of
+gradients, x̂ = (x−μ)·inv:
 
     γ_h  = h·u/(1−h·u)                                                                                  (1)
     δμ   = (γ_h + u)·mean|x| + η_a                                                                      (2)
@@ -13,8 +14,9 @@ of the accumulator, u_o that of the output, n the values per channel, h the dept
     δy   = |γ|·δx̂ + 2u|β| + 3u(|γ|·inv·(|x|+|μ|) + |β|) + u_o|y| + η                                    (8)
     δs   = δσ²·n/(n−1) + 2u·s                        of the variance that is stored                     (9)
     δr'  = |1−m|·δr + |m|·δs + 3u(|(1−m)r| + |m·s|) + u(|r|+|s|) + u_o|r'| + η                          (10)
-    δβ'  = 2√l·u·(√Σg² + |β'|) + u_o|β'| + η                                                            (11)
-    δγ'  = (2√l+3)·u·√Σ(g·w)² + inv·δμ·|β'| + (q+4u)|γ'| + u_o|γ'| + η      with w = inv·(|x|+|μ|)      (12)
+    δβ'  = 2√l·u·√Σg² + m·u|β'| + u_o|β'| + η      with m = 2√l, or l/2 where terms are alike           (11)
+    δγ'  = (2√l+3)·u·√Σ(g·w)² + inv·(δμ+m·u|μ|)|β'| + (m·u+q+4u)|γ'| + u_o|γ'| + η
+                                                                      with w = inv·(|x|+|μ|)            (12)
     δx'  = |γ|·inv·((q+6u)|t| + a·δβ' + b(δx̂·(|γ'|+δγ') + |x̂|·δγ') + 3u(|g| + a|β'| + b|x̂·γ'|)) + u_o|dx| + η
                                                                                                         (13)
            where dx = γ·inv·t, t = g − a·β' − b·x̂·γ', and a = b = 1/n in training, 0 in evaluation

@@ -261,6 +261,11 @@ PRECISION: tuple[Hypothesis, ...] = (
         "every operation is rounded to the input's half dtype: x−μ, x̂, γ·x̂, g·(x−μ), and the sums in the gradients",
         terms="rounded, elements too",
     ),
+    _h(
+        "sums-in-eight-lanes",
+        "a channel's values are added in eight lanes, in each one after another",
+        summation="eight lanes",
+    ),
     _h("sums-sequential", "a channel's values are added one after another", summation="sequential"),
     _h("variance-one-pass", "the variance is E[x²] − E[x]², which cancels", variance="one-pass"),
     _h("subnormals-flushed", "numbers below the smallest normal one are taken for zero", subnormals="flushed"),

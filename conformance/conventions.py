@@ -149,15 +149,15 @@ class Precision:
 
     The others widen the bounds and leave the values: `statistics` rounded to the layer's dtype, or to the narrower of
     the layer's and the input's and for the gradients only; `terms` of gradients, their sums, rounded to the input's
-    dtype, or every operation on elements, too, in y as well; `summation` of one value after another; `variance` in one
-    pass, E[x²] − E[x]²; `subnormals` flushed to zero.
+    dtype, or every operation on elements, too, in y as well; `summation` of one value after another, or so in each of
+    eight lanes; `variance` in one pass, E[x²] − E[x]²; `subnormals` flushed to zero.
     """
 
     statistics: Literal["accumulated", "rounded", "rounded for gradients"] = "accumulated"
     terms: Literal["accumulated", "rounded", "rounded, elements too"] = "accumulated"
     precision: Literal["as given", "float32"] = "as given"
     coarse: Literal["nothing", "deviation", "factors", "output"] = "nothing"
-    summation: Literal["blocked", "sequential"] = "blocked"
+    summation: Literal["blocked", "eight lanes", "sequential"] = "blocked"
     variance: Literal["two-pass", "one-pass"] = "two-pass"
     subnormals: Literal["kept", "flushed"] = "kept"
 

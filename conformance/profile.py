@@ -44,7 +44,7 @@ class Convention(Refusal):
     statistics: Literal["accumulated", "rounded", "rounded for gradients"] | None = None
     terms: Literal["accumulated", "rounded"] | None = None
     precision: Literal["as given", "float32"] | None = None
-    summation: Literal["blocked", "sequential"] | None = None
+    summation: Literal["blocked", "eight lanes", "sequential"] | None = None
     variance: Literal["two-pass", "one-pass"] | None = None
     subnormals: Literal["kept", "flushed"] | None = None
     layout: Literal["channels_first", "channels_last"] | None = None

@@ -75,11 +75,12 @@ class Rounding:
 
     def depth(self, n: int) -> int:
         """h: n terms are never summed deeper than n, and blocked or pairwise no deeper than `BLOCKED_DEPTH`."""
-        return n if self.sequential else min(n, BLOCKED_DEPTH)
+        lane = n // 8 + 8 if self.conventions.summation == "eight lanes" else 0
+        return n if self.sequential else min(n, max(lane, BLOCKED_DEPTH))
 
     def lane(self, n: int) -> int:
-        """l: as `depth`, but a 64th of n where that is longer."""
-        return max(self.depth(n), n // 64)
+        """l: as `depth`, but an eighth of n where that is longer."""
+        return max(self.depth(n), n // 8)
 
 
 def rounding(grade: Grade, io_dtype: str, layer_dtype: str, conventions: Conventions) -> Rounding:

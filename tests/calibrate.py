@@ -102,7 +102,8 @@ def complaints(rows: Sequence[Row]) -> Iterator[str]:
 # Algorithms
 
 CHANNELS = 8
-MODES = ("train", "train", "eval")
+#: Evaluation comes first, with statistics that carry no error yet, and last.
+MODES = ("eval", "train", "train", "eval")
 #: Values per channel: fewest, odd, one block, several with a remainder, many.
 SIZES, MORE = (2, 3, 17, 64, 1000, 4096, 65536), (262144, 10**6)
 #: Mean over deviation.
@@ -125,10 +126,14 @@ CHAIN: Mapping[Grade, int] = {"strict": 1000, "weak": 4096}
 FLOAT64_SIZE = 300
 #: float16 ends at 65504, and its spacing there is 32.
 HALF_MEAN = 100.0
+#: Mean and deviation of a cotangent: sums that drift lose more than those of either sign, like terms most of all.
+COTANGENTS = ((0.0, 1.0), (10.0, 1.0), (0.7, 0.0))
 
 
 @cache
-def problem(n: int, mean: float, dtype: str, held: str) -> tuple[Parameters, list[Values]]:
+def problem(
+    n: int, mean: float, cotangent: tuple[float, float], dtype: str, held: str
+) -> tuple[Parameters, list[Values]]:
     """Deviation 2; γ, β and the running statistics are nobody's defaults. x and g in `dtype`, the layer in `held`."""
     random = np.random.RandomState([n, int(mean)])
 
@@ -146,25 +151,28 @@ def problem(n: int, mean: float, dtype: str, held: str) -> tuple[Parameters, lis
     steps = []
     for mode in MODES:
         x = rounded(2 * mean + 2 * random.standard_normal((CHANNELS, n)), dtype)
-        steps.append(Values(mode, x, rounded(random.standard_normal((CHANNELS, n)), dtype), False))
+        g = cotangent[0] + cotangent[1] * random.standard_normal((CHANNELS, n))
+        steps.append(Values(mode, x, rounded(g, dtype), False))
     return p, steps
 
 
 @cache
-def exact(n: int, mean: float, dtype: str, held: str) -> tuple[Arithmetic, list[Trace], dict[Grade, list[StepBounds]]]:
+def exact(
+    n: int, mean: float, cotangent: tuple[float, float], dtype: str, held: str
+) -> tuple[Arithmetic, list[Trace], dict[Grade, list[StepBounds]]]:
     """What the steps come to, and how far rounding may take them."""
-    p, steps = problem(n, mean, dtype, held)
+    p, steps = problem(n, mean, cotangent, dtype, held)
     arithmetic: Arithmetic = Multiprecision() if dtype == "float64" else Double()
     traces = evaluate(p, steps, CANONICAL, arithmetic)
     grades: tuple[Grade, ...] = ("strict", "weak")
     return arithmetic, traces, {grade: bounds(traces, arithmetic, grade, dtype, held) for grade in grades}
 
 
-def used(algorithm: Algorithm, grade: Grade, n: int, mean: float, dtype: str) -> Ratios:
+def used(algorithm: Algorithm, grade: Grade, n: int, mean: float, dtype: str, cotangent: tuple[float, float]) -> Ratios:
     """The largest error of each tensor over the steps, as a fraction of its bound."""
     held = "float64" if dtype == "float64" else "float32"
-    p, steps = problem(n, mean, dtype, held)
-    arithmetic, traces, limits = exact(n, mean, dtype, held)
+    p, steps = problem(n, mean, cotangent, dtype, held)
+    arithmetic, traces, limits = exact(n, mean, cotangent, dtype, held)
     worst: Ratios = {}
     for step, trace, limit in zip(steps, traces, limits[grade], strict=True):
         x, g = (np.asarray(tensor).astype(held) for tensor in (step.x, step.g))
@@ -180,7 +188,7 @@ def used(algorithm: Algorithm, grade: Grade, n: int, mean: float, dtype: str) ->
 def has_digits(n: int, mean: float, dtype: str) -> bool:
     """Whether equation (4) of docs/bounds.md holds: E[x²] − μ² keeps d below ¼ in every channel of every step."""
     held = "float64" if dtype == "float64" else "float32"
-    arithmetic, traces, _ = exact(n, mean, dtype, held)
+    arithmetic, traces, _ = exact(n, mean, COTANGENTS[0], dtype, held)
     batches = [trace for trace in traces if trace.batch]
     var, mu = (np.array([arithmetic.lower(getattr(trace, name)) for trace in batches]) for name in ("var", "mu"))
     return bool(((n + 4) * accumulator(held) * (var + mu * mu) <= (var + traces[0].eps) / 4).all())
@@ -194,12 +202,13 @@ def algorithm_rows(full: bool) -> Iterator[tuple[Grade, Row]]:
             longest = CHAIN[grade] if algorithm.statistics is welford else max(sizes)
             longest = min(longest, FLOAT64_SIZE) if dtype == "float64" else longest
             grid = [
-                (n, mean)
-                for n, mean in itertools.product(sizes, means)
+                (n, mean, cotangent)
+                for n, mean, cotangent in itertools.product(sizes, means, COTANGENTS)
                 if n <= longest and not ("16" in dtype and mean > HALF_MEAN)
                 if algorithm.statistics is not one_pass or has_digits(n, mean, dtype)
             ]
-            yield grade, Row(str(algorithm), dtype, widest(used(algorithm, grade, n, m, dtype) for n, m in grid))
+            ratios = (used(algorithm, grade, n, mean, dtype, cotangent) for n, mean, cotangent in grid)
+            yield grade, Row(str(algorithm), dtype, widest(ratios))
 
 
 # Layers
@@ -218,16 +227,16 @@ def layer_cases(full: bool) -> list[Case]:
     }
     found = []
     means = MEANS + MORE_MEANS if full else MEANS
-    for dtype, shape, mean in itertools.product(
-        ("float32", "float16", "bfloat16", "float64"), SHAPES + MORE_SHAPES if full else SHAPES, means
+    for dtype, shape, mean, (drift, spread) in itertools.product(
+        ("float32", "float16", "bfloat16", "float64"), SHAPES + MORE_SHAPES if full else SHAPES, means, COTANGENTS
     ):
         n = shape[0] * shape[2] * shape[3]
         if (dtype == "float64" and n > FLOAT64_SIZE) or ("16" in dtype and mean > HALF_MEAN):
             continue
         drawn = {"shape": list(shape), "normal": {"mean": 2 * mean, "std": 2, "seed": n}, "dtype": dtype}
         layer = {"initial": vectors, "dtype": "float64" if dtype == "float64" else "float32"}
-        name = f"calibrate/{dtype}[n={n},mean={mean:g}]"
-        found.append(case(name, layer=layer, input=drawn, steps=["train", "train", "eval"]))
+        name = f"calibrate/{dtype}[n={n},mean={mean:g},drift={drift:g}]"
+        found.append(case(name, layer=layer, input=drawn, gradient={"mean": drift, "std": spread}, steps=list(MODES)))
     return found
 
 

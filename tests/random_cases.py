@@ -58,20 +58,44 @@ class Draw:
         """A case as a file has it."""
         layer = self._layer()
         found: dict[str, Any] = {"why": "drawn by chance", "input": self._input(layer), "layer": layer}
-        found["steps"] = [self._step() for _ in range(self.by.randint(1, 3))]
-        return found | ({"gradient": {"std": self.by.choice((1e-20, 1e-6, 1e3))}} if self.likely(0.15) else {})
+        found["steps"] = [self._step(found["input"], layer) for _ in range(self.by.randint(1, 4))]
+        if self.likely(0.15):
+            mean, std = self.by.choice(((0.0, 1e-20), (0.0, 1e-6), (0.0, 1e3), (10.0, 1.0), (0.1, 0.0)))
+            found["gradient"] = {"mean": mean, "std": std}
+        return found | self._around(layer)
+
+    def _around(self, layer: dict[str, Any]) -> dict[str, Any]:
+        """What is done beside the case's own steps."""
+        if self.likely(0.05):
+            return {"repeat": 3}
+        if self.likely(0.05):
+            others = {"eps": self.by.choice(EPS), "momentum": self.by.choice(MOMENTUM)}
+            return {"beside": {"layer": others, "mode": self.by.choice(("train", "eval"))}}
+        if self.likely(0.05) and "initial" not in layer:
+            source = self.by.choice(("torch", "mindspore", "keras"))
+            return {"carried": {"from": source, "steps": ["train"] * self.by.randint(1, 3)}}
+        return {}
 
     def _layer(self) -> dict[str, Any]:
         choose = self.by.choice
         layer: dict[str, Any] = {"rank": choose((1, 2, 2, 3)), "eps": choose(EPS), "momentum": choose(MOMENTUM)}
         absent = [name for name in OF_FLAG if self.likely(0.12)]
         layer |= dict.fromkeys(absent, False)
-        initial: dict[str, float | None] = {}
+        initial: dict[str, Any] = {}
         if self.likely(0.5):
-            initial |= {name: choose(values) for name, values in INITIAL.items()}
+            initial |= {name: self._vector(name) for name in INITIAL}
         for name in absent:  # what a layer does not have cannot be set
             initial |= dict.fromkeys(OF_FLAG[name], None)
         return layer | ({"initial": initial} if initial else {})
+
+    def _vector(self, name: str) -> Any:
+        """One number for all channels, or another for each."""
+        if self.likely(0.5):
+            return self.by.choice(INITIAL[name])
+        seed = self.by.randrange(1000)
+        if name == "running_var":
+            return {"uniform": {"low": self.by.choice((0.0, 0.5)), "high": self.by.choice((1.0, 4.0)), "seed": seed}}
+        return {"normal": {"mean": self.by.choice(INITIAL[name]), "std": self.by.choice((0.1, 1.0)), "seed": seed}}
 
     def _input(self, layer: dict[str, Any]) -> dict[str, Any]:
         """The input; of halves the layer's dtype may be float32, which is added to it."""
@@ -100,11 +124,18 @@ class Draw:
             if math.prod(shape) <= ELEMENTS:
                 return shape
 
-    def _step(self) -> str | dict[str, Any]:
+    def _step(self, given: dict[str, Any], layer: dict[str, Any]) -> str | dict[str, Any]:
+        """A step by its mode alone, or with what else it does."""
         mode = self.by.choice(("train", "train", "eval", "default"))
-        for flag in ("frozen", "save_load"):
-            if self.likely(0.1):
+        for flag in ("frozen", "save_load", "reread"):
+            if self.likely(0.08):
                 return {"mode": mode, flag: True}
+        if self.likely(0.1):  # another batch size
+            shape = [self.by.choice(SAMPLES), *given["shape"][1:]]
+            if math.prod(shape) <= ELEMENTS and "replace" not in given:
+                return {"mode": mode, "input": {"shape": shape}}
+        if self.likely(0.05) and given.get("dtype", "float32") in ("float32", "float64"):
+            return {"mode": mode, "second": {"seed": self.by.randrange(1000)}}
         return mode
 
 

@@ -19,7 +19,7 @@ from conformance.conventions import CANONICAL
 from conformance.layer import Parameters, Values
 from conformance.problem import dtype_of
 from conformance.reference import evaluate
-from conformance.rounding import SUBNORMAL, UNIT_ROUNDOFF, Grade, accumulator
+from conformance.rounding import SUBNORMAL, UNIT_ROUNDOFF, Grade, accumulator, rounding
 
 
 def limits(
@@ -128,7 +128,8 @@ def test_every_element_has_the_bound_that_the_equations_spell_out(n: int, saved:
     assert t.sums is not None
 
     u, u_o, eta, h = 2.0**-24, 2.0**-11, 2.0**-24, min(n, 64)
-    root, coarse = 2 * math.sqrt(max(h, n // 64)) * u, 2.0**-11 if saved != "accumulated" else 0.0
+    root, coarse = 2 * math.sqrt(max(h, n // 8)) * u, 2.0**-11 if saved != "accumulated" else 0.0
+    drift = max(root, max(h, n // 8) / 2 * u)
     mu, var, inv, gamma, beta = (np.abs(each)[:, None] for each in (t.mu, t.var, t.inv, t.gamma, t.beta))
     x, xhat, g, y, dx = (np.abs(each) for each in (t.x, t.xhat, t.g, t.y, t.dx))
     beta_, gamma_ = (np.abs(each)[:, None] for each in t.sums)
@@ -143,9 +144,9 @@ def test_every_element_has_the_bound_that_the_equations_spell_out(n: int, saved:
 
     delta_mu, q = delta_mu + coarse * mu, q + 2 * coarse
     delta_xhat = delta_xhat + coarse * inv * mu + 2 * coarse * xhat
-    delta_beta = root * (np.sqrt((g**2).sum(1, keepdims=True)) + beta_)
+    delta_beta = root * np.sqrt((g**2).sum(1, keepdims=True)) + drift * beta_
     delta_gamma = (root + 3 * u) * np.sqrt(((g * spanned) ** 2).sum(1, keepdims=True))
-    delta_gamma = delta_gamma + inv * delta_mu * beta_ + (q + 4 * u) * gamma_
+    delta_gamma = delta_gamma + inv * (delta_mu + drift * mu) * beta_ + (drift + q + 4 * u) * gamma_
     terms = delta_beta + delta_xhat * (gamma_ + delta_gamma) + xhat * delta_gamma
     rounded = 3 * u * (g + (beta_ + xhat * gamma_) / n)
     delta_dx = (q + 6 * u) * dx + gamma * inv * (terms / n + rounded) + u_o * dx + eta
@@ -194,8 +195,9 @@ def test_among_subnormals_every_element_has_the_bound_that_the_equations_spell_o
     np.testing.assert_allclose(found.running_mean, mean, rtol=1e-12)
 
     delta_beta = root * (np.sqrt((g**2).sum(1, keepdims=True)) + beta_)
-    delta_gamma = (root + 3 * u) * np.sqrt(((g * spanned) ** 2).sum(1, keepdims=True)) + inv * delta_mu * beta_
-    delta_gamma = delta_gamma + (q + 4 * u) * gamma_ + eta * (n * (1 + inv) + g.sum(1, keepdims=True))
+    delta_gamma = (root + 3 * u) * np.sqrt(((g * spanned) ** 2).sum(1, keepdims=True))
+    delta_gamma = delta_gamma + inv * (delta_mu + root * mu) * beta_ + (root + q + 4 * u) * gamma_
+    delta_gamma = delta_gamma + eta * (n * (1 + inv) + g.sum(1, keepdims=True))
     np.testing.assert_allclose(found.dgamma, (delta_gamma + u * gamma_ + eta)[:, 0], rtol=1e-12)
     terms = (delta_beta + delta_xhat * (gamma_ + delta_gamma) + xhat * delta_gamma) / n
     parts = g + (beta_ + xhat * gamma_) / n
@@ -304,6 +306,44 @@ def test_the_strict_bound_of_the_mean_stops_growing_with_n_and_the_weak_one_does
 
     assert of_mean(64, "strict") == of_mean(4096, "strict") == of_mean(64, "weak")
     assert of_mean(4096, "weak") > 40 * of_mean(64, "weak")
+
+
+def test_sums_in_eight_lanes_are_as_deep_as_one_lane_and_what_adds_the_eight() -> None:
+    def deep(n: int, **how: Any) -> list[int]:
+        r = rounding("strict", "float16", "float32", CANONICAL.but(**how))
+        return [r.depth(n), r.lane(n)]
+
+    assert [deep(n, summation="eight lanes") for n in (64, 300, 8000)] == [[64] * 2, [64] * 2, [1008] * 2]
+    assert deep(8000, summation="sequential") == [8000, 8000]
+    assert deep(8000) == [64, 1000]
+
+
+def test_sums_that_drift_are_bounded_by_what_they_come_to() -> None:
+    """(11) and (12) in evaluation far from the running mean, where every g·x̂ of a drifting g has one sign.
+
+    The bounds grow as the root of a lane's length, and as the length where terms are alike.
+    """
+    random, u, n = np.random.RandomState(0), 2.0**-24, 65536
+    x, g = 1000 + random.standard_normal((1, n)), 10 + random.standard_normal((1, n))
+    root, chain = 2 * math.sqrt(n / 8) * u, n / 16 * u
+    p = parameters(1, running_mean=[0.0], running_var=[1.0], eps=0.0)
+
+    def factors(x: Array, g: Array, dtype: str = "float32") -> list[float]:
+        (found,) = limits(p, values(x, g, "eval"), dtype=dtype)
+        assert found.dbeta is not None
+        assert found.dgamma is not None
+        return [float(found.dbeta[0] / g.sum()), float(found.dgamma[0] / (g * x).sum())]
+
+    def near(factor: float) -> Any:
+        return pytest.approx(factor, rel=0.05)
+
+    assert factors(x, g) == [near(root), near(root)]
+    assert factors(x, np.full_like(g, 0.7)) == [near(chain), near(chain)]  # products within four spacings of the sum
+    assert factors(100 * x % 1000, np.full_like(g, 0.7)) == [near(chain), near(root)]
+    assert factors(x, g.round()) == [near(chain), near(root)]  # few values of g, and none of g·x̂ twice
+    assert factors(x, g, "bfloat16") == [near(chain), near(chain)]
+    few = factors(x[:, :500], g[:, :500])
+    assert few == [pytest.approx(64 / 2 * u, rel=0.2)] * 2
 
 
 def test_coarser_dtypes_have_wider_bounds_where_they_are_used() -> None:

@@ -84,6 +84,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
         }.items()
     ),
     ({"terms": "rounded, elements too"}, ""),
+    ({"summation": "eight lanes"}, ""),
     ({"eps_added_to": "deviation"}, EVERYWHERE),
     ({"eps_added_to": "nothing"}, EVERYWHERE),
     ({"eps": 1e-3}, EVERYWHERE),

@@ -79,14 +79,14 @@ def test_only_the_conventions_that_a_case_shows_are_named() -> None:
 
 
 def test_what_is_right_but_coarse_is_inaccurate() -> None:
-    """The strict bound admits sums of depth 64; at 4096 values the weak one is far wider."""
+    """The strict bound admits sums of depth 64, and of 520 in eight lanes; at 4096 values the weak one is far wider."""
     of = oracle(input={"shape": [16, 3, 16, 16], "normal": {"mean": 3, "seed": 1}}, steps=["train"])
     strict = of.expected(under().profile, CANONICAL)["running_mean[0]"]
-    off = (strict.value + 3 * strict.bound).astype(np.float32)
+    off = (strict.value + 20 * strict.bound).astype(np.float32)
     found = verdict(of, answer(of, running_mean_0=off))
     assert (found.verdict, found.status, found.diagnosis) == ("inaccurate", "unexpected", "sums-sequential")
-    assert found.because.startswith("right, but 3 times the strict bound off, 0.0")
-    assert found.tensors["running_mean[0]"].ratio == pytest.approx(3, rel=0.2)
+    assert found.because.startswith("right, but 20 times the strict bound off, 0.")
+    assert found.tensors["running_mean[0]"].ratio == pytest.approx(20, rel=0.2)
     assert found.accepted == CANONICAL
 
 

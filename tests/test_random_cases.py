@@ -25,7 +25,7 @@ def test_every_random_case_loads_and_can_be_drawn(tmp_path: Path) -> None:
     (tmp_path / "random.yaml").write_bytes(drawn("--seed", "1", "--count", "150"))
     cases = load([tmp_path / "random.yaml"])
     assert len(cases) == 150
-    assert {len(case.spec.steps) for case in cases} == {1, 2, 3}
+    assert {len(case.spec.steps) for case in cases} == {1, 2, 3, 4}
     assert {case.rank for case in cases} == {1, 2, 3}
     assert all(materialise(case).calls for case in cases)
 
