@@ -39,11 +39,19 @@ class Comparison:
         observed: tensor such as ``y[0]`` → what was returned.
     """
 
-    def __init__(self, oracle: Oracle, under: Under, observation: Observation) -> None:
+    def __init__(
+        self, oracle: Oracle, under: Under, observation: Observation, observed: dict[str, Array] | None = None
+    ) -> None:
+        """Open what was returned.
+
+        Args:
+            observed: those of the channels that the oracle is of; None: all.
+        """
         self.oracle = oracle
         self.under = under
         self.observation = observation
-        self.observed: dict[str, Array] = {name: from_wire(wire) for name, wire in observation.tensors.items()}
+        self._of_some = observed is not None
+        self.observed = observed or {name: from_wire(wire) for name, wire in observation.tensors.items()}
         self._device = str(under.facts.get("device", "cpu"))
         self._readings: dict[tuple[Conventions, Grade], Mapping[str, TensorResult]] = {}
         self._tensors: dict[tuple[str, int], tuple[Expected | None, TensorResult, Together | None]] = {}
@@ -78,6 +86,21 @@ class Comparison:
         results = compare_all(measured, "", self.oracle.arithmetic)
         return max((result.off for result in results.values()), default=0.0)
 
+    def of_channel(self, channel: int) -> Comparison | None:
+        """The same of one channel of a large case, as far as no channel bears on another; None of a small case.
+
+        A document, which prints all channels, is left out.
+        """
+        oracle = self.oracle.of_channel(channel)
+        if oracle is None:
+            return None
+        only = slice(channel, channel + 1)
+        observed = {
+            name: value[:, only] if value.ndim > 1 else value[only] if value.ndim else value
+            for name, value in self.observed.items()
+        }
+        return Comparison(oracle, self.under, self.observation, observed)
+
     def blank(self, names: Iterable[str]) -> bool:
         """Whether nothing but NaN was returned of some tensors."""
         return all(np.isnan(self.observed[name].astype(np.float64)).all() for name in names if name in self.observed)
@@ -110,6 +133,8 @@ class Comparison:
 
     def _documented(self, expected: Mapping[str, Expected]) -> dict[str, TensorResult]:
         document = self.oracle.problem.case.spec.documented.get(self.under.profile.framework)
+        if self._of_some:
+            return {}
         return {
             f"{name}{AS_DOCUMENTED}": against_document(self.observed[name], expected[name], text)
             if name in self.observed and name in expected

@@ -174,6 +174,12 @@ class Conventions(Precision, Differentiating, Affine, Updating, Normalising, Mom
         return _changed(self, tuple(changes.items()))
 
     @property
+    def by_channel(self) -> bool:
+        """Whether every channel can be read by itself: none bears on another, and nothing is given of all of them."""
+        alone = self.shared == "nothing" and self.gamma not in ("reversed", "of the first channel")
+        return alone and self.means is None and self.variances is None
+
+    @property
     def changes(self) -> dict[str, Any]:
         """What they change of the canonical ones."""
         return {name: value for name in STAGES if (value := getattr(self, name)) != getattr(CANONICAL, name)}

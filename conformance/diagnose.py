@@ -72,12 +72,17 @@ class Search:
     Args:
         base: the conventions the target was held to.
         nearer: how far values are from the bounds before; not asked if None.
+        screen: the same search of the channel that is furthest off alone: what does not explain that explains
+            nothing, and is not supposed of all of a large case.
     """
 
-    def __init__(self, base: Conventions, check: Check, nearer: Nearer | None = None) -> None:
+    def __init__(
+        self, base: Conventions, check: Check, nearer: Nearer | None = None, screen: Search | None = None
+    ) -> None:
         self.base = base
         self.check = check
         self.nearer = nearer
+        self.screen = screen
         self._found: dict[str, float] = {}
         self._results: dict[Hypothesis, Mapping[str, TensorResult]] = {}
 
@@ -98,7 +103,9 @@ class Search:
         """
         wanted = {name.partition("[")[0] for name in self.failing}
         for hypothesis in catalogue:
-            if wanted <= hypothesis.reach and self._explains(self._single(hypothesis), [hypothesis]):
+            if not (wanted <= hypothesis.reach and self._may_explain(hypothesis)):
+                continue
+            if self._explains(self._single(hypothesis), [hypothesis]):
                 return self.diagnosis(self._single(hypothesis), hypothesis)
         return None
 
@@ -150,6 +157,8 @@ class Search:
         Of pairs only the one that explains all is among them.
         """
         singles = {h.name: worst(results) for h, results in self._results.items() if results != self.start}
+        if self.screen is not None:
+            singles = {each.name: each.off for each in self.screen.tried} | singles
         closest = sorted((singles | self._found).items(), key=lambda item: item[1])
         return tuple(Tried(name, off) for name, off in closest[:TOLD])
 
@@ -159,6 +168,12 @@ class Search:
             changed = self.base.but(**hypothesis.changes)
             self._results[hypothesis] = self.check(changed, ()) if new else self.start
         return self._results[hypothesis]
+
+    def _may_explain(self, hypothesis: Hypothesis) -> bool:
+        """Whether nothing is known to speak against it."""
+        if self.screen is None or not self.base.but(**hypothesis.changes).by_channel:
+            return True
+        return self.screen._explains(self.screen._single(hypothesis), [hypothesis])
 
     def _explains(self, results: Mapping[str, TensorResult], supposed: Sequence[Hypothesis]) -> bool:
         if results is self.start or not all(result.ok for result in results.values()):

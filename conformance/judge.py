@@ -232,7 +232,7 @@ def _find_reading(comparison: Comparison, seek_cause: bool) -> _Finding:
     plain = _plain(results)
     if plain is not None:
         return _Finding("divergent", *plain, tensors=results, accepted=profiled)
-    search = Search(profiled, check, comparison.nearer)
+    search = Search(profiled, check, comparison.nearer, _screen(comparison, profiled, results))
 
     def divergent(found: Diagnosis) -> _Finding:
         return _Finding(
@@ -267,6 +267,14 @@ def _find_reading(comparison: Comparison, seek_cause: bool) -> _Finding:
     if found is not None:
         return divergent(found)
     return _Finding("divergent", "unexplained", words(results), results, accepted=profiled, tried=search.tried)
+
+
+def _screen(comparison: Comparison, profiled: Conventions, results: Mapping[str, TensorResult]) -> Search | None:
+    """A search of the channel that is furthest off, which a large case is searched by."""
+    off = max(results.values(), key=lambda result: result.off)
+    at = off.worst_index or ()
+    part = comparison.of_channel(at[1] if len(at) > 1 else at[0]) if at else None
+    return None if part is None else Search(profiled, part.check, part.nearer)
 
 
 def _numbers(results: Mapping[str, TensorResult]) -> bool:

@@ -181,7 +181,7 @@ class Oracle:
             return self._with_other_gradients(profile, conventions, grade)
         if conventions.axis != 1:
             return self._of_axis(profile, conventions, grade)
-        if not (_apart(conventions) and self._parts):
+        if not (conventions.by_channel and self._parts):
             return self._tensors(self.reading(profile, conventions), grade, conventions)
         answers = [part._tensors(part.reading(profile, conventions), grade, conventions) for part in self._parts]
         return {name: _joined([answer[name] for answer in answers]) for name in answers[0]}
@@ -205,6 +205,13 @@ class Oracle:
 
         found = self._turned[axis].expected(profile, conventions.but(axis=1), grade)
         return {name: back(expected) for name, expected in found.items()}
+
+    def of_channel(self, channel: int) -> Oracle | None:
+        """An oracle of one channel, which a large case is searched by; None where the case is small."""
+        if not self._parts:
+            return None
+        only = slice(channel, channel + 1)
+        return Oracle(self.problem.of_channels(only), self.arithmetic, (self.problem, only))
 
     @cached_property
     def _parts(self) -> list[Oracle]:
@@ -278,12 +285,6 @@ class Oracle:
         held = self.problem.layer_dtype
         exact = np.full(p.gamma.shape, SUBNORMAL[held])
         return {name: Expected(self.arithmetic.lift(getattr(p, name)), exact, held) for name in ("gamma", "beta")}
-
-
-def _apart(c: Conventions) -> bool:
-    """Whether every channel can be read by itself: none bears on another, and nothing is given of all of them."""
-    alone = c.shared == "nothing" and c.gamma not in ("reversed", "of the first channel")
-    return alone and c.means is None and c.variances is None
 
 
 def _io_dtype(call: Call) -> str:

@@ -10,10 +10,12 @@ import pytest
 from builders import SMALL, answer, case, oracle, problems, refusal, under, verdict, wire
 
 from conformance import data
+from conformance import judge as judge_module
+from conformance import oracle as oracle_module
 from conformance.arithmetic import Array
 from conformance.comparison import Under
 from conformance.conventions import CANONICAL
-from conformance.judge import AGREEMENT, VERDICTS, Wanted, expectation
+from conformance.judge import AGREEMENT, VERDICTS, Verdict, Wanted, expectation
 from conformance.load import load
 from conformance.observation import Failure, Observation, broken
 from conformance.oracle import Oracle
@@ -88,6 +90,49 @@ def test_what_is_right_but_coarse_is_inaccurate() -> None:
     assert found.because.startswith("right, but 20 times the strict bound off, 0.")
     assert found.tensors["running_mean[0]"].ratio == pytest.approx(20, rel=0.2)
     assert found.accepted == CANONICAL
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"gamma": "ignored"}, "gamma-ignored"),
+        ({"gamma": "reversed"}, "gamma-reversed"),  # which no channel shows by itself
+        ({"eval_statistics": "batch"}, "batch-statistics-in-eval"),
+        ({}, "unexplained"),
+    ],
+)
+def test_a_large_case_is_searched_by_the_channel_that_is_furthest_off(
+    changes: dict[str, Any], cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any case is large where few values are held; what comes of it is the same, of few readings of the whole."""
+    monkeypatch.setattr(judge_module, "PAIR_ELEMENTS", 0)  # singles alone, which large cases are searched for
+    spec: dict[str, Any] = {
+        "input": SMALL,
+        "layer": {"initial": {"gamma": [2, 3, 5]}},
+        "steps": ["train", "train", "eval"],
+    }
+
+    def judged() -> tuple[Verdict, int]:
+        of = oracle(**spec)
+        returned = answer(of, CANONICAL.but(**changes))
+        if not changes:
+            returned = answer(of, y_0=exact(of, "y[0]") + np.arange(3, dtype=np.float32).reshape(1, 3, 1, 1))
+        whole, read = [], Oracle.expected
+
+        def counted(self: Oracle, *arguments: Any) -> Any:
+            whole.append(1 if self is of else 0)
+            return read(self, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Oracle, "expected", counted)
+            return verdict(of, returned), sum(whole)
+
+    small, often = judged()
+    monkeypatch.setattr(oracle_module, "HELD", 30)
+    large, seldom = judged()
+    assert (large.verdict, large.diagnosis) == (small.verdict, small.diagnosis) == ("divergent", cause)
+    assert large.because == small.because
+    assert seldom < often / 3 or cause == "gamma-ignored"  # which is found at once
 
 
 def test_what_is_coarse_by_the_profile_is_inaccurate_too() -> None:
