@@ -54,17 +54,17 @@ class Backward(Forward):
             delta_mu, q = delta_mu + saved * np.abs(t.mu), q + 2 * saved
             of_xhat = of_xhat[0] + 2 * saved, of_xhat[1] + saved * inv * np.abs(t.mu)  # (14)
         n = t.x.shape[1]
-        root, of_beta, of_gamma = 2 * np.sqrt(r.lane(n)) * u, *self._drifts()
-        delta_beta = root * _norm(lambda g: g, g) + (of_beta + r.terms) * beta_ + tiny * n  # (11), unrounded
+        root, drift = 2 * np.sqrt(r.lane(n)) * u, self._drift(lambda g: g, g)
+        delta_beta = root * _norm(lambda g: g, g) + drift + r.terms * beta_ + tiny * n  # (11), unrounded
         spanned = (t.x, np.abs(t.mu)[:, None], inv[:, None])
         delta_gamma = (root + 3 * u) * _norm(lambda g, x, mu, inv: g * _spanned(x, mu, inv), g, *spanned)
         if tiny:
             small = np.abs(g) * (1 + inv[:, None]) + self.xhat + _spanned(*spanned) + 1
             delta_gamma = delta_gamma + tiny * small.sum(1)
         if t.count:
-            folded = np.maximum(of_beta, of_gamma) * np.abs(t.mu)
-            delta_gamma = delta_gamma + inv * (delta_mu + folded) * beta_
-            delta_gamma = delta_gamma + (of_gamma + q + 4 * u + r.terms) * gamma_  # (12), unrounded
+            delta_gamma = delta_gamma + inv * (delta_mu * beta_ + np.abs(t.mu) * drift)
+            delta_gamma = delta_gamma + self._drift(np.multiply, g, t.xhat)
+            delta_gamma = delta_gamma + (q + 4 * u + r.terms) * gamma_  # (12), unrounded
             delta_gamma = delta_gamma + r.subnormal * (n * (1 + inv) + total(np.abs, g))  # (12")
         if r.elements:
             least_products = 2 * np.sqrt(n) * self.eta * inv
@@ -113,18 +113,18 @@ class Backward(Forward):
             delta_dx = delta_dx + tiny * (scale + np.abs(g) * (1 + met) + 1)
         return delta_dx, delta_gamma, delta_beta
 
-    def _drifts(self) -> tuple[Array, Array]:
-        """m·u of β' and of γ', (C,)."""
-        t, r, n = self.t, self.r, self.t.x.shape[1]
-        assert t.g is not None
-        assert t.sums is not None
+    def _drift(self, formula: Callable[..., Array], *arrays: Array) -> Array:
+        """What the sum of an elementwise formula of (C, n) arrays loses to what its partial sums come to, (C,)."""
+        r, terms = self.r, formula(*arrays)
+        n = terms.shape[1]
         lane = r.lane(n)
-        root, chain = 2 * np.sqrt(lane) * r.u, max(2 * np.sqrt(lane), lane / 2) * r.u
-        if n // 8 <= BLOCKED_DEPTH or self.u_o > r.u:  # of little consequence; and halves have few values
-            return np.full_like(t.inv, chain), np.full_like(t.inv, chain)
-        g, xhat = t.g[:, :: n // SAMPLE], t.xhat[:, :: n // SAMPLE]
-        of_beta, of_gamma = _alike(g, t.sums[0], r.u), _alike(g * xhat, t.sums[1], r.u)
-        return np.where(of_beta, chain, root), np.where(of_gamma, chain, root)
+        random, worst = 2 * np.sqrt(lane) * r.u, max(2 * np.sqrt(lane), lane / 2) * r.u
+        partial = np.abs(np.cumsum(terms, axis=1)).max(axis=1, initial=0)
+        if n <= BLOCKED_DEPTH or self.u_o > r.u:
+            return np.asarray(worst * partial)
+        alike = _alike(terms[:, :: n // SAMPLE], r.u / 8 * partial)
+        size = np.abs(terms).sum(1) if alike.any() else partial
+        return np.where(alike, worst * size, random * partial)
 
     def _returned(self, delta_gamma: Array, delta_beta: Array) -> tuple[Array, Array]:
         """Bounds of dγ and dβ as they are handed out, and their rounding."""
@@ -141,11 +141,10 @@ class Backward(Forward):
         return delta_gamma + u_p * gamma_ + eta_p, delta_beta + u_p * beta_ + eta_p
 
 
-def _alike(terms: Array, comes_to: Array, u: float) -> Array:
-    """Whether terms round alike where they are summed: two are equal, or all as close as what an addition loses."""
-    ordered = np.sort(terms, axis=1)
-    equal = (np.diff(ordered, axis=1) == 0).any(1)
-    return np.asarray(equal | (ordered[:, -1] - ordered[:, 0] <= 8 * u * np.abs(comes_to)))
+def _alike(terms: Array, near: Array) -> Array:
+    """Whether half of some terms lie so near to the next larger one, equal ones among them."""
+    gaps = np.diff(np.sort(terms, axis=1), axis=1)
+    return np.asarray(2 * np.count_nonzero(gaps <= near[:, None], axis=1) >= gaps.shape[1])
 
 
 def _spanned(x: Array, mu: Array, inv: Array) -> Array:

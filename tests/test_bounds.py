@@ -33,6 +33,11 @@ def drawn(n: int = 16, mode: str = "train", scale: float = 1.0, cotangent: float
     return values(scale * (3 + random.standard_normal((2, n))), cotangent * random.standard_normal((2, n)), mode)
 
 
+def partial(terms: Array) -> Array:
+    """The largest of their sums one after another, (C, 1)."""
+    return np.asarray(np.abs(np.cumsum(terms, axis=1)).max(axis=1, keepdims=True))
+
+
 PLAIN = parameters(2, gamma=[2, -0.5], beta=[1, 3], running_mean=[1, 2], running_var=[3, 4])
 
 
@@ -84,7 +89,7 @@ def test_momentum_weighs_the_error_of_the_batch(momentum: float, handed_over: in
 
 
 def test_bounds_of_a_hand_made_batch() -> None:
-    """x = ±1, γ = 2, β = 3, ε = 0: inv = 1, x̂ = x, g = 1 everywhere, so β' = n, γ' = 0 and dx = 0."""
+    """x = ±1, γ = 2, β = 3, ε = 0: inv = 1, x̂ = x, g = 1 everywhere, so β' = n, γ' = 1 − 1 + 1 − 1 and dx = 0."""
     n, u, eta = 4, 2.0**-24, 2.0**-149  # eta is below what can be told of these, but for exact zeros
     p = parameters(eps=0.0, gamma=[2.0], beta=[3.0])
     (found,) = limits(p, values([1, -1, 1, -1], [1, 1, 1, 1]))
@@ -93,7 +98,7 @@ def test_bounds_of_a_hand_made_batch() -> None:
     q = delta_var / 2
     delta_xhat = delta_mu + q + 5 * u
     sums = 2 * math.sqrt(n) * u * math.sqrt(n)
-    delta_dgamma = (2 * math.sqrt(n) + 3) * u * math.sqrt(n) + delta_mu * n
+    delta_dgamma = (2 * math.sqrt(n) + 3) * u * math.sqrt(n) + delta_mu * n + 2 * math.sqrt(n) * u * 1
     y = 2 * delta_xhat + 2 * u * 3 + 3 * u * (2 * 1 + 3) + u * np.abs([5, 1, 5, 1]) + eta
     assert found.y == pytest.approx(np.array([y]), rel=1e-12)
     delta_dbeta = sums + 2 * math.sqrt(n) * u * n
@@ -129,7 +134,7 @@ def test_every_element_has_the_bound_that_the_equations_spell_out(n: int, saved:
 
     u, u_o, eta, h = 2.0**-24, 2.0**-11, 2.0**-24, min(n, 64)
     root, coarse = 2 * math.sqrt(max(h, n // 8)) * u, 2.0**-11 if saved != "accumulated" else 0.0
-    drift = max(root, max(h, n // 8) / 2 * u)
+    drift = max(root, max(h, n // 8) / 2 * u)  # halves
     mu, var, inv, gamma, beta = (np.abs(each)[:, None] for each in (t.mu, t.var, t.inv, t.gamma, t.beta))
     x, xhat, g, y, dx = (np.abs(each) for each in (t.x, t.xhat, t.g, t.y, t.dx))
     beta_, gamma_ = (np.abs(each)[:, None] for each in t.sums)
@@ -144,9 +149,10 @@ def test_every_element_has_the_bound_that_the_equations_spell_out(n: int, saved:
 
     delta_mu, q = delta_mu + coarse * mu, q + 2 * coarse
     delta_xhat = delta_xhat + coarse * inv * mu + 2 * coarse * xhat
-    delta_beta = root * np.sqrt((g**2).sum(1, keepdims=True)) + drift * beta_
-    delta_gamma = (root + 3 * u) * np.sqrt(((g * spanned) ** 2).sum(1, keepdims=True))
-    delta_gamma = delta_gamma + inv * (delta_mu + drift * mu) * beta_ + (drift + q + 4 * u) * gamma_
+    of_beta, of_gamma = drift * partial(t.g), drift * partial(t.g * t.xhat)
+    delta_beta = root * np.sqrt((g**2).sum(1, keepdims=True)) + of_beta
+    delta_gamma = (root + 3 * u) * np.sqrt(((g * spanned) ** 2).sum(1, keepdims=True)) + of_gamma
+    delta_gamma = delta_gamma + inv * (delta_mu * beta_ + mu * of_beta) + (q + 4 * u) * gamma_
     terms = delta_beta + delta_xhat * (gamma_ + delta_gamma) + xhat * delta_gamma
     rounded = 3 * u * (g + (beta_ + xhat * gamma_) / n)
     delta_dx = (q + 6 * u) * dx + gamma * inv * (terms / n + rounded) + u_o * dx + eta
@@ -194,9 +200,10 @@ def test_among_subnormals_every_element_has_the_bound_that_the_equations_spell_o
     mean = 0.5 * delta_mu[:, 0] + 3 * u * 0.5 * mu[:, 0] + u * mu[:, 0] + u * 0.5 * mu[:, 0] + eta
     np.testing.assert_allclose(found.running_mean, mean, rtol=1e-12)
 
-    delta_beta = root * (np.sqrt((g**2).sum(1, keepdims=True)) + beta_)
-    delta_gamma = (root + 3 * u) * np.sqrt(((g * spanned) ** 2).sum(1, keepdims=True))
-    delta_gamma = delta_gamma + inv * (delta_mu + root * mu) * beta_ + (root + q + 4 * u) * gamma_
+    of_beta, of_gamma = root * partial(t.g), root * partial(t.g * t.xhat)
+    delta_beta = root * np.sqrt((g**2).sum(1, keepdims=True)) + of_beta
+    delta_gamma = (root + 3 * u) * np.sqrt(((g * spanned) ** 2).sum(1, keepdims=True)) + of_gamma
+    delta_gamma = delta_gamma + inv * (delta_mu * beta_ + mu * of_beta) + (q + 4 * u) * gamma_
     delta_gamma = delta_gamma + eta * (n * (1 + inv) + g.sum(1, keepdims=True))
     np.testing.assert_allclose(found.dgamma, (delta_gamma + u * gamma_ + eta)[:, 0], rtol=1e-12)
     terms = (delta_beta + delta_xhat * (gamma_ + delta_gamma) + xhat * delta_gamma) / n
@@ -321,7 +328,7 @@ def test_sums_in_eight_lanes_are_as_deep_as_one_lane_and_what_adds_the_eight() -
 def test_sums_that_drift_are_bounded_by_what_they_come_to() -> None:
     """(11) and (12) in evaluation far from the running mean, where every g·x̂ of a drifting g has one sign.
 
-    The bounds grow as the root of a lane's length, and as the length where terms are alike.
+    The bounds grow as the root of a lane's length, and as the length where terms are alike, whatever their signs.
     """
     random, u, n = np.random.RandomState(0), 2.0**-24, 65536
     x, g = 1000 + random.standard_normal((1, n)), 10 + random.standard_normal((1, n))
@@ -338,12 +345,17 @@ def test_sums_that_drift_are_bounded_by_what_they_come_to() -> None:
         return pytest.approx(factor, rel=0.05)
 
     assert factors(x, g) == [near(root), near(root)]
-    assert factors(x, np.full_like(g, 0.7)) == [near(chain), near(chain)]  # products within four spacings of the sum
+    assert factors(x, np.full_like(g, 0.7)) == [near(chain), near(chain)]  # products as near as the sum's spacing
     assert factors(100 * x % 1000, np.full_like(g, 0.7)) == [near(chain), near(root)]
-    assert factors(x, g.round()) == [near(chain), near(root)]  # few values of g, and none of g·x̂ twice
+    assert factors(100 * x % 1000, g.round()) == [near(chain), near(root)]  # few values of g, many of g·x̂
+    of_either_sign = np.where(np.arange(n) < n // 2 + 1, 0.7, -0.7)[None]
+    assert factors(x, of_either_sign)[0] == near(chain * n * 0.7 / 1.4)
+    assert factors(x, np.sort(g - 10))[0] * np.sum(g - 10) == near(root * (np.maximum(g - 10, 0).sum() + np.sqrt(n)))
     assert factors(x, g, "bfloat16") == [near(chain), near(chain)]
-    few = factors(x[:, :500], g[:, :500])
-    assert few == [pytest.approx(64 / 2 * u, rel=0.2)] * 2
+    assert (
+        factors(x[:, :500], g[:, :500]) == [pytest.approx(20 * u, rel=0.2)] * 2
+    )  # 2√64, and roundings of single terms
+    assert factors(x[:, :64], g[:, :64]) == [pytest.approx(37 * u, rel=0.15)] * 2  # 64/2, and the same
 
 
 def test_coarser_dtypes_have_wider_bounds_where_they_are_used() -> None:
