@@ -91,7 +91,7 @@ class Case:
         found: dict[str, Any] = {
             "kind": self.kind,
             "rank": self.rank,
-            "mode": tuple(sorted({step.mode for step in self.spec.steps})),
+            "mode": tuple(sorted(set(self._modes))),
             "dtype": tuple(sorted({x.dtype for x in inputs})),
             "layout": tuple(sorted({x.layout for x in inputs})),
             "strided": tuple(sorted({x.strided for x in inputs})),
@@ -108,6 +108,14 @@ class Case:
             found["layer_dtype"] = layer.dtype or found["dtype"]
         return found
 
+    @cached_property
+    def _modes(self) -> tuple[str, ...]:
+        """The mode of every step, in torch's terms: default is the one named last, and default where none was."""
+        modes: list[str] = []
+        for step in self.spec.steps:
+            modes.append(modes[-1] if step.mode == "default" and modes else step.mode)
+        return tuple(modes)
+
     def meets(self, when: When, facts: dict[str, Any]) -> bool:
         """Whether a condition holds of the case on a target of these facts: where it speaks of steps, of one of them.
 
@@ -120,12 +128,12 @@ class Case:
         """What a `when:` may ask of the case and one of its steps, of every step in which that is something else."""
         if self.kind == "signature":
             return (self.features,)
-        steps = [(step, self.input_of(index)) for index, step in enumerate(self.spec.steps)]
         occasions: list[dict[str, Any]] = []
-        for step, x in steps:
+        for index, (step, mode) in enumerate(zip(self.spec.steps, self._modes, strict=True)):
+            x = self.input_of(index)
             occasion = {
                 **self.features,
-                "mode": step.mode,
+                "mode": mode,
                 "dtype": x.dtype,
                 "layout": x.layout,
                 "strided": x.strided,

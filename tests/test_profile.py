@@ -255,6 +255,17 @@ def test_a_condition_holds_of_features(when: dict[str, Any], holds: bool) -> Non
 
 
 @pytest.mark.parametrize(
+    ("steps", "holds"),
+    [(["default"], True), (["train", "default"], False), (["eval", "default", "default"], False)],
+)
+def test_a_default_after_a_named_mode_is_of_that_mode(steps: list[str], holds: bool) -> None:
+    of = case(steps=steps)
+    assert of.meets({"mode": "default"}, {}) is holds
+    assert of.meets({"mode": "train"}, {}) is (steps[0] == "train")
+    assert of.features["mode"] == (steps[0],)
+
+
+@pytest.mark.parametrize(
     ("wanted", "version", "holds"),
     [
         (">=2.7", "2.7.1", True),
