@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import SMALL, answer, case, oracle, problems, refusal, under, verdict, wire
+from builders import SMALL, answer, case, oracle, printed, problems, refusal, under, verdict, wire
 
 from conformance import data
 from conformance import judge as judge_module
@@ -133,6 +133,17 @@ def test_a_large_case_is_searched_by_the_channel_that_is_furthest_off(
     assert (large.verdict, large.diagnosis) == (small.verdict, small.diagnosis) == ("divergent", cause)
     assert large.because == small.because
     assert seldom < often / 3 or cause == "gamma-ignored"  # which is found at once
+
+
+def test_a_large_case_with_a_document_is_searched_by_a_channel_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The document prints every channel, of which the one that is searched is none of the others."""
+    monkeypatch.setattr(oracle_module, "HELD", 30)
+    spec: dict[str, Any] = {"input": SMALL, "layer": {"initial": {"gamma": [2, 3, 5]}}, "steps": ["train"]}
+    returned = answer(of := oracle(**spec), wrong := CANONICAL.but(gamma="ignored"))
+    text = printed(of.arithmetic.lower(of.expected(under().profile, wrong)["y[0]"].value))
+    found = verdict(oracle(**spec, documented={"numpy": {"source": "a page", "tensors": {"y[0]": text}}}), returned)
+    assert (found.verdict, found.diagnosis) == ("divergent", "gamma-ignored")
+    assert found.explained["y[0] as documented"].ok
 
 
 def test_what_is_coarse_by_the_profile_is_inaccurate_too() -> None:
