@@ -232,9 +232,10 @@ def _cotangent(gradient: Gradient, x: Array, step: str, stream: int = _OF_Y) -> 
     return _rounded(drawn, dtype)
 
 
-def _mask(mask: Mask | None, shape: tuple[int, ...]) -> str | None:
+def _mask(mask: Mask | None, shape: tuple[int, ...]) -> str:
+    """The values that count in a step, all of them where others alone have a mask."""
     if mask is None:
-        return None
+        return f"np.ones({literal(shape)}, bool)"
     return f"np.random.RandomState([{mask.seed}, 3, {{step}}]).random_sample({literal(shape)}) < {mask.keep!r}"
 
 
