@@ -54,7 +54,7 @@ class Backward(Forward):
             delta_mu, q = delta_mu + saved * np.abs(t.mu), q + 2 * saved
             of_xhat = of_xhat[0] + 2 * saved, of_xhat[1] + saved * inv * np.abs(t.mu)  # (14)
         n = t.x.shape[1]
-        root, drift = 2 * np.sqrt(r.lane(n)) * u, self._drift(lambda g: g, g)
+        root, drift = 2 * np.sqrt(r.lane(n)) * u, self._drift(g)
         delta_beta = root * _norm(lambda g: g, g) + drift + r.terms * beta_ + tiny * n  # (11), unrounded
         spanned = (t.x, np.abs(t.mu)[:, None], inv[:, None])
         delta_gamma = (root + 3 * u) * _norm(lambda g, x, mu, inv: g * _spanned(x, mu, inv), g, *spanned)
@@ -63,7 +63,7 @@ class Backward(Forward):
             delta_gamma = delta_gamma + tiny * small.sum(1)
         if t.count:
             delta_gamma = delta_gamma + inv * (delta_mu * beta_ + np.abs(t.mu) * drift)
-            delta_gamma = delta_gamma + self._drift(np.multiply, g, t.xhat)
+            delta_gamma = delta_gamma + self._drift(g * t.xhat)
             delta_gamma = delta_gamma + (q + 4 * u + r.terms) * gamma_  # (12), unrounded
             delta_gamma = delta_gamma + r.subnormal * (n * (1 + inv) + total(np.abs, g))  # (12")
         if r.elements:
@@ -113,10 +113,9 @@ class Backward(Forward):
             delta_dx = delta_dx + tiny * (scale + np.abs(g) * (1 + met) + 1)
         return delta_dx, delta_gamma, delta_beta
 
-    def _drift(self, formula: Callable[..., Array], *arrays: Array) -> Array:
-        """What the sum of an elementwise formula of (C, n) arrays loses to what its partial sums come to, (C,)."""
-        r, terms = self.r, formula(*arrays)
-        n = terms.shape[1]
+    def _drift(self, terms: Array) -> Array:
+        """d of (11): what a sum of (C, n) terms loses to what its partial sums come to, (C,)."""
+        r, n = self.r, terms.shape[1]
         lane = r.lane(n)
         random, worst = 2 * np.sqrt(lane) * r.u, max(2 * np.sqrt(lane), lane / 2) * r.u
         partial = np.abs(np.cumsum(terms, axis=1)).max(axis=1, initial=0)

@@ -132,9 +132,9 @@ class Comparison:
         return {name: result for name, result in found.items() if result is not None}
 
     def _documented(self, expected: Mapping[str, Expected]) -> dict[str, TensorResult]:
-        document = self.oracle.problem.case.spec.documented.get(self.under.profile.framework)
         if self._of_some:
             return {}
+        document = self.oracle.problem.case.spec.documented.get(self.under.profile.framework)
         return {
             f"{name}{AS_DOCUMENTED}": against_document(self.observed[name], expected[name], text)
             if name in self.observed and name in expected

@@ -210,8 +210,10 @@ class Oracle:
         """An oracle of one channel, which a large case is searched by; None where the case is small."""
         if not self._parts:
             return None
-        only = slice(channel, channel + 1)
-        return Oracle(self.problem.of_channels(only), self.arithmetic, (self.problem, only))
+        return self._of_channels(slice(channel, channel + 1))
+
+    def _of_channels(self, channels: slice) -> Oracle:
+        return Oracle(self.problem.of_channels(channels), self.arithmetic, (self.problem, channels))
 
     @cached_property
     def _parts(self) -> list[Oracle]:
@@ -223,7 +225,7 @@ class Oracle:
         if width >= problem.features:
             return []
         ranges = (slice(start, start + width) for start in range(0, problem.features, width))
-        return [Oracle(problem.of_channels(channels), self.arithmetic, (problem, channels)) for channels in ranges]
+        return [self._of_channels(channels) for channels in ranges]
 
     def _tensors(self, reading: Reading, grade: Grade, conventions: Conventions) -> dict[str, Expected]:
         held = self.problem.layer_dtype
