@@ -65,8 +65,8 @@ def gather(comparison: Comparison, verdict: Verdict) -> dict[str, Evidence]:
         return {}
     oracle, profile = comparison.oracle, comparison.under.profile
     expected = oracle.expected(profile, verdict.accepted)
-    others = oracle.expected(profile, CANONICAL) if verdict.accepted != CANONICAL else {}
     several = len(oracle.problem.calls) > 1
+    others = oracle.expected(profile, CANONICAL) if several and verdict.accepted != CANONICAL else {}
     running: dict[str, tuple[tuple[float, ...], ...]] = {}
     beside: dict[str, tuple[Array, Expected]] = {}
     for name in verdict.tensors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from conformance.catalogue import CATALOGUE, HYPOTHESES, PRECISION, Hypothesis, 
 from conformance.compare import TensorResult
 from conformance.comparison import Comparison, Under
 from conformance.conventions import CANONICAL, Conventions
-from conformance.diagnose import PAIR_ELEMENTS, Check, Diagnosis, Search, Tried, words, worst
+from conformance.diagnose import PAIR_ELEMENTS, Diagnosis, Search, Tried, words, worst
 from conformance.documents import AS_DOCUMENTED, against_signature
 from conformance.observation import Failure, Observation
 from conformance.oracle import Oracle
@@ -206,15 +206,16 @@ def _find_reading(comparison: Comparison, seek_cause: bool) -> _Finding:
             names = ", ".join(name_change(*change)[0] for change in meant.items())
             contradicts = f"the profile declares {names}, which does not hold here"
         return _Finding("conforms", tensors=results, contradicts=contradicts)
+    readings = _Readings(comparison, _furthest(comparison, results))
     for reading in (meant, declared):
-        if reading and _ok(held := check(CANONICAL.but(**reading))):
-            needed = _needed(reading, check)
+        if reading and readings.hold(CANONICAL.but(**reading)):
+            needed = readings.needed(reading)
             told = [name_change(*change) for change in needed.items()]
             return _Finding(
                 "conventional",
                 "+".join(name for name, _ in told),
                 ", and ".join(sentence for _, sentence in told),
-                held,
+                check(CANONICAL.but(**reading)),
                 accepted=CANONICAL.but(**needed),
             )
     results = check(profiled)
@@ -232,7 +233,9 @@ def _find_reading(comparison: Comparison, seek_cause: bool) -> _Finding:
     plain = _plain(results)
     if plain is not None:
         return _Finding("divergent", *plain, tensors=results, accepted=profiled)
-    search = Search(profiled, check, comparison.nearer, _screen(comparison, profiled, results))
+    channel = _furthest(comparison, results)
+    screen = Search(profiled, channel.check, channel.nearer) if channel else None
+    search = Search(profiled, check, comparison.nearer, screen)
 
     def divergent(found: Diagnosis) -> _Finding:
         return _Finding(
@@ -269,12 +272,44 @@ def _find_reading(comparison: Comparison, seek_cause: bool) -> _Finding:
     return _Finding("divergent", "unexplained", words(results), results, accepted=profiled, tried=search.tried)
 
 
-def _screen(comparison: Comparison, profiled: Conventions, results: Mapping[str, TensorResult]) -> Search | None:
-    """A search of the channel that is furthest off, which a large case is searched by."""
+def _furthest(comparison: Comparison, results: Mapping[str, TensorResult]) -> Comparison | None:
+    """The channel of a large case that is furthest off; None of a small one."""
     off = max(results.values(), key=lambda result: result.off)
     at = off.worst_index or ()
-    part = comparison.of_channel(at[1] if len(at) > 1 else at[0]) if at else None
-    return None if part is None else Search(profiled, part.check, part.nearer)
+    return comparison.of_channel(at[1] if len(at) > 1 else at[0]) if at else None
+
+
+@dataclass(frozen=True)
+class _Readings:
+    """Whether readings hold of what was returned, of a large case in one channel first."""
+
+    whole: Comparison
+    channel: Comparison | None
+
+    def hold(self, conventions: Conventions) -> bool:
+        """Whether every tensor is within its bound."""
+        return self.hold_there(conventions) and _ok(self.whole.check(conventions))
+
+    def needed(self, declared: dict[str, Any]) -> dict[str, Any]:
+        """The declared conventions without which the tensors are out of bound."""
+        needed = _least(declared, self.hold_there)
+        return needed if self.hold(CANONICAL.but(**needed)) else _least(declared, self.hold)
+
+    def hold_there(self, conventions: Conventions) -> bool:
+        """The same of the one channel, where no channel bears on another."""
+        if self.channel is None or not conventions.by_channel:
+            return _ok(self.whole.check(conventions))
+        return _ok(self.channel.check(conventions))
+
+
+def _least(declared: dict[str, Any], hold: Callable[[Conventions], bool]) -> dict[str, Any]:
+    """Declared conventions that hold, without those that are not needed to."""
+    least = dict(declared)
+    for name in declared:
+        fewer = {other: value for other, value in least.items() if other != name}
+        if hold(CANONICAL.but(**fewer)):
+            least = fewer
+    return least
 
 
 def _numbers(results: Mapping[str, TensorResult]) -> bool:
@@ -318,16 +353,6 @@ def _recovered(
 
 def _ok(results: Mapping[str, TensorResult]) -> bool:
     return all(result.ok for result in results.values())
-
-
-def _needed(declared: dict[str, Any], check: Check) -> dict[str, Any]:
-    """The declared conventions without which the tensors are out of bound."""
-    needed = dict(declared)
-    for name in declared:
-        fewer = {other: value for other, value in needed.items() if other != name}
-        if _ok(check(CANONICAL.but(**fewer), ())):
-            needed = fewer
-    return needed
 
 
 def _plain(results: Mapping[str, TensorResult]) -> tuple[str, str] | None:

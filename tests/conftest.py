@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,8 +19,11 @@ from conformance.spec import CaseSpec
 
 pytest_plugins = ["pytester"]
 
-# A shell that starts the tests in the background has them ignore SIGINT, and with them all that they start.
+# A shell that starts the tests in the background has them ignore SIGINT, and nohup SIGHUP, and with them all that they
+# start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if sys.platform != "win32":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 #: The checkout, which processes that the tests start import the suite from.
 ROOT = Path(__file__).resolve().parents[1]

@@ -407,7 +407,10 @@ class Started:
         raise AssertionError("no verdict has fallen")
 
     def ended(self) -> Said:
-        out, err = self.process.communicate(timeout=60)
+        try:
+            out, err = self.process.communicate(timeout=60)
+        finally:
+            self.process.kill()  # where it does not end by itself
         return Said(self.process.returncode, out, err)
 
 

@@ -135,6 +135,26 @@ def test_a_large_case_is_searched_by_the_channel_that_is_furthest_off(
     assert seldom < often / 3 or cause == "gamma-ignored"  # which is found at once
 
 
+@pytest.mark.parametrize(
+    ("spread", "needed"), [(0, {"unlearned": "applied"}), (1, {"unlearned": "applied", "running_variance": "biased"})]
+)
+def test_what_a_large_case_needs_is_asked_of_one_channel_and_then_of_all(
+    spread: int, needed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first channel is furthest off, by β, and constant, so that it tells nothing of the variance of others."""
+    target = under(DECLARES_BIASED, {"unlearned": "applied"})
+    spec: dict[str, Any] = {
+        "input": {"values": [[1, 1 + sign * spread] for sign in (1, -1, 1, -1)]},
+        "layer": {"rank": 1, "features": 2, "center": False, "initial": {"beta": [9, 0]}},
+    }
+    returned = answer(of := oracle(**spec), CANONICAL.but(unlearned="applied", running_variance="biased"))
+    small = verdict(of, returned, target)
+    monkeypatch.setattr(oracle_module, "HELD", 4)
+    large = verdict(oracle(**spec), returned, target)
+    assert small.accepted == large.accepted == CANONICAL.but(**needed)
+    assert (large.verdict, large.diagnosis) == ("conventional", small.diagnosis)
+
+
 def test_a_large_case_with_a_document_is_searched_by_a_channel_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The document prints every channel, of which the one that is searched is none of the others."""
     monkeypatch.setattr(oracle_module, "HELD", 30)
