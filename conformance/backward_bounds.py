@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -12,8 +13,11 @@ from conformance.arithmetic import Array, Double, in_blocks
 from conformance.forward_bounds import Forward, over, ties, total
 from conformance.rounding import BLOCKED_DEPTH, SUBNORMAL, UNIT_ROUNDOFF
 
-#: Terms of a sum that are looked at to see whether they are alike.
-SAMPLE = 64
+#: Chains that a sum is looked at in, and grids that its terms are rounded to, each half as wide as the last.
+LANES, GRIDS = 32, 3
+
+#: Of longer sums so many terms are rounded.
+TERMS = 16_384
 
 
 class Backward(Forward):
@@ -54,7 +58,7 @@ class Backward(Forward):
             delta_mu, q = delta_mu + saved * np.abs(t.mu), q + 2 * saved
             of_xhat = of_xhat[0] + 2 * saved, of_xhat[1] + saved * inv * np.abs(t.mu)  # (14)
         n = t.x.shape[1]
-        root, drift = 2 * np.sqrt(r.lane(n)) * u, self._drift(g)
+        root, (drift, drift_of_products) = 2 * np.sqrt(r.lane(n)) * u, self._drifts(g)
         delta_beta = root * _norm(lambda g: g, g) + drift + r.terms * beta_ + tiny * n  # (11), unrounded
         spanned = (t.x, np.abs(t.mu)[:, None], inv[:, None])
         delta_gamma = (root + 3 * u) * _norm(lambda g, x, mu, inv: g * _spanned(x, mu, inv), g, *spanned)
@@ -63,8 +67,7 @@ class Backward(Forward):
             delta_gamma = delta_gamma + tiny * small.sum(1)
         if t.count:
             delta_gamma = delta_gamma + inv * (delta_mu * beta_ + np.abs(t.mu) * drift)
-            delta_gamma = delta_gamma + self._drift(g * t.xhat)
-            delta_gamma = delta_gamma + (q + 4 * u + r.terms) * gamma_  # (12), unrounded
+            delta_gamma = delta_gamma + drift_of_products + (q + 4 * u + r.terms) * gamma_  # (12), unrounded
             delta_gamma = delta_gamma + r.subnormal * (n * (1 + inv) + total(np.abs, g))  # (12")
         if r.elements:
             least_products = 2 * np.sqrt(n) * self.eta * inv
@@ -105,25 +108,34 @@ class Backward(Forward):
             met = np.abs(g) + kept * (a * beta_[:, None] + b * self.xhat * gamma_[:, None])
             delta_dx = delta_dx + lost * (values * met + 3 * (1 + inv[:, None]) * (1 + self.xhat))  # (13')
         if (a or b) and r.conventions.derivation != "closed":
-            of_variance = b * (2 + inv**3 + gamma * over(gamma_, inv))[:, None] * over(self.xhat, inv[:, None])
-            delta_dx = delta_dx + r.subnormal * (np.abs(g) + kept * (a * (1 + beta_)[:, None] + of_variance))  # (21)
+            of_variance = (1 + b * (2 + inv**3 + gamma * over(gamma_, inv)))[:, None] * over(self.xhat, inv[:, None])
+            of_mean = 1 + a * (1 + beta_)[:, None]
+            delta_dx = delta_dx + r.subnormal * (np.abs(g) + kept * (of_mean + of_variance))  # (21)
         if tiny:
             met = self.xhat if t.batch else np.zeros_like(self.xhat)
             scale = (outer[:, None] * (2 + met)) + inv[:, None] + gamma[:, None]
             delta_dx = delta_dx + tiny * (scale + np.abs(g) * (1 + met) + 1)
         return delta_dx, delta_gamma, delta_beta
 
-    def _drift(self, terms: Array) -> Array:
-        """d of (11): what a sum of (C, n) terms loses to what its partial sums come to, (C,)."""
-        r, n = self.r, terms.shape[1]
-        lane = r.lane(n)
-        random, worst = 2 * np.sqrt(lane) * r.u, max(2 * np.sqrt(lane), lane / 2) * r.u
-        partial = np.abs(np.cumsum(terms, axis=1)).max(axis=1, initial=0)
-        if n <= BLOCKED_DEPTH or self.u_o > r.u:
-            return np.asarray(worst * partial)
-        alike = _alike(terms[:, :: n // SAMPLE], r.u / 8 * partial)
-        size = np.abs(terms).sum(1) if alike.any() else partial
-        return np.where(alike, worst * size, random * partial)
+    def _drifts(self, g: Array) -> tuple[Array, Array]:
+        """d(g) and d(g·x̂) of (11): what sums lose as their partial sums are large, or their terms round alike, (C,)."""
+        t, u, n = self.t, self.r.u, g.shape[1]
+        products = g * t.xhat
+        if n <= BLOCKED_DEPTH:
+            chain = max(2 * np.sqrt(n), n / 2) * u
+            return chain * _along(g), chain * _along(products)
+        of_g, of_products = (np.maximum(_along(terms), _in_lanes(terms)) for terms in (g, products))
+        root, inv, mu = 2 * np.sqrt(self.r.lane(n)) * u, t.inv, np.abs(t.mu)
+        # Kernels sum g·x̂, or g·(x−μ) or g·x, which they multiply by inv: each form rounds in its own way.
+        where = _spread(n)
+        g, x, products = g[:, where], t.x[:, where], products[:, where]
+        forms = (
+            _rounded_off(products, u * of_products, n),
+            _rounded_off(g * (x - t.mu[:, None]), u * over(of_products, inv), n) * inv,
+            _rounded_off(g * x, u * np.maximum(over(of_products, inv), mu * of_g), n) * inv,
+        )
+        lost = _rounded_off(g, u * of_g, n), np.fmax(forms[0], np.fmax(forms[1], forms[2]))
+        return root * of_g + 2 * lost[0], root * of_products + 2 * lost[1]
 
     def _returned(self, delta_gamma: Array, delta_beta: Array) -> tuple[Array, Array]:
         """Bounds of dγ and dβ as they are handed out, and their rounding."""
@@ -140,10 +152,42 @@ class Backward(Forward):
         return delta_gamma + u_p * gamma_ + eta_p, delta_beta + u_p * beta_ + eta_p
 
 
-def _alike(terms: Array, near: Array) -> Array:
-    """Whether half of some terms lie so near to the next larger one, equal ones among them."""
-    gaps = np.diff(np.sort(terms, axis=1), axis=1)
-    return np.asarray(2 * np.count_nonzero(gaps <= near[:, None], axis=1) >= gaps.shape[1])
+def _along(terms: Array) -> Array:
+    """The largest partial sum of (C, n) terms in their order, (C,)."""
+    return np.asarray(np.abs(np.cumsum(terms, axis=1)).max(axis=1, initial=0))
+
+
+def _in_lanes(terms: Array) -> Array:
+    """The largest partial sums of `LANES` chains that take the terms in turn, together as a 2-norm, (C,)."""
+    channels, n = terms.shape
+    padded = np.zeros((channels, -(-n // LANES) * LANES))
+    padded[:, :n] = terms
+    largest = np.abs(np.cumsum(padded.reshape(channels, -1, LANES), axis=1)).max(axis=1)
+    return np.asarray(np.sqrt(np.square(largest).sum(axis=1)))
+
+
+def _rounded_off(terms: Array, half: Array, n: int) -> Array:
+    """What rounding to a grid takes off n terms at most: off a stretch of them, or off those above 0 and below 0, (C,).
+
+    Ties, which a sum's last place decides, all go up.
+
+    Args:
+        terms: those that are looked at.
+        half: half the spacing of the widest grid, up to the next power of two; `GRIDS` are tried.
+    """
+    grids = np.ldexp(2.0, np.frexp(half)[1] - np.arange(1, GRIDS + 1)[:, None])[:, :, None]
+    off = np.floor(terms / grids + 0.5) * grids - terms
+    along = np.cumsum(off, axis=2)
+    stretch = np.maximum(along.max(axis=2), 0) - np.minimum(along.min(axis=2), 0)
+    by_sign = np.abs((off * np.sign(terms)).sum(axis=2))
+    return np.asarray(np.maximum(stretch, by_sign).max(axis=0) * (n / terms.shape[1]))
+
+
+@cache
+def _spread(n: int) -> Array | slice:
+    """All of n places, or `TERMS` of them in order, spread by the golden ratio, which fits no pattern of terms."""
+    golden = (np.sqrt(5) - 1) / 2
+    return slice(None) if n <= TERMS else np.sort(np.arange(TERMS) * golden % 1 * n).astype(int)
 
 
 def _spanned(x: Array, mu: Array, inv: Array) -> Array:

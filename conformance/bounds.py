@@ -14,8 +14,8 @@ gradients, x̂ = (x−μ)·inv:
     δy   = |γ|·δx̂ + 2u|β| + 3u(|γ|·inv·(|x|+|μ|) + |β|) + u_o|y| + η                                    (8)
     δs   = δσ²·n/(n−1) + 2u·s                        of the variance that is stored                     (9)
     δr'  = |1−m|·δr + |m|·δs + 3u(|(1−m)r| + |m·s|) + u(|r|+|s|) + u_o|r'| + η                          (10)
-    δβ'  = 2√l·u·√Σg² + d(g) + u_o|β'| + η           with d(a) = 2√l·u·max|a₁+…+a_k|, of like terms      (11)
-                                                     l/2·u·Σ|a|
+    δβ'  = 2√l·u·√Σg² + d(g) + u_o|β'| + η           with d(a) = 2√l·u·S + 2R, S the largest partial sum and R
+                                                     what its last place takes off the terms            (11)
     δγ'  = (2√l+3)·u·√Σ(g·w)² + d(g·x̂) + inv·(δμ·|β'|+|μ|·d(g)) + (q+4u)|γ'| + u_o|γ'| + η
                                                                       with w = inv·(|x|+|μ|)            (12)
     δx'  = |γ|·inv·((q+6u)|t| + a·δβ' + b(δx̂·(|γ'|+δγ') + |x̂|·δγ') + 3u(|g| + a|β'| + b|x̂·γ'|)) + u_o|dx| + η

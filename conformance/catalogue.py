@@ -181,7 +181,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     *(
         _h(
             f"dx-by-chain-rule{suffix}",
-            f"dx goes by the chain rule{through}, and γ·Σg, Σg·x or −½·inv³ is infinite or too small for its digits",
+            f"dx goes by the chain rule{through}, and γ·Σg, Σg·x, −½·inv³ or what follows is infinite or too small",
             derivation=derivation,
         )
         for suffix, through, derivation in (

@@ -260,8 +260,8 @@ def chained(
     """dx by the chain rule: another one in the channels of which a link is infinite, or too small for its digits.
 
     With y = x·a + (β − μ·a) and a = γ·inv these are a, a' = Σg·x − μ·β', μ' = −a·β', inv' = γ·a', inv³ and
-    σ²' = −½·inv³·inv', so that dx = g·a + μ'/n + 2(x−μ)/n·σ²'. Through the mean that σ² is taken about goes 0·σ²' more;
-    with σ² = Σx²/n − μ², dx is g·a + (μ' − 2μ·σ²')/n + 2x/n·σ²'.
+    σ²' = −½·inv³·inv', so that dx = g·a + μ'/n + 2(x−μ)·σ²'/n. Through the mean that σ² is taken about goes 0·σ²' more;
+    with σ² = Σx²/n − μ², dx is g·a + (μ' − 2μ·σ²')/n + 2x·σ²'/n. Means hand back an nth, which is a link, too.
 
     Args:
         dx: by its closed form.
@@ -290,10 +290,11 @@ def chained(
         of_mean = of_mean + 0 * of_variance
     elif c.derivation == "chain of squares":
         about, of_mean = 0 * mu, of_mean - 2 * mu * of_variance
+    of_mean, of_variance = link(of_mean / n), link(of_variance / n)
 
     def formula(g: Array, x: Array, kept: Array, *columns: Array) -> Array:
         slope, of_mean, of_variance, about = columns
-        return np.asarray(held(g * slope) + kept * (of_mean / n + held(2 * (x - about) / n * of_variance)))
+        return np.asarray(held(g * slope) + kept * (of_mean + held(2 * (x - about) * of_variance)))
 
     kept = np.broadcast_to(kept, (len(g), g.shape[1] if np.ndim(kept) else 1))
     columns = (slope, of_mean, of_variance, about)

@@ -324,6 +324,15 @@ def test_the_cube_of_a_large_inverse_deviation_is_infinite(derivation: Any, dx: 
     np.testing.assert_array_equal(found, dx)
 
 
+@pytest.mark.parametrize("n", [2, 8])
+def test_an_nth_of_what_the_variance_gets_may_be_too_small(n: int) -> None:
+    """−½·inv³·γ·Σg·x is 5·10⁻³⁸, and an eighth of that no normal number, where every part of dx is 10⁻³¹."""
+    x, g = np.tile([-1e6, 1e6], n // 2), np.eye(n)[0]
+    found = in_float32(values(x, g), parameters(gamma=[1e-25], eps=0.0), derivation="chain", subnormals="flushed")["dx"]
+    of_variance = 1 / n if n == 2 else 0.0
+    np.testing.assert_allclose(found, [1e-31 * (g - 1 / n + np.sign(x) * of_variance)], rtol=1e-9, atol=1e-45)
+
+
 def test_a_product_beyond_the_range_is_infinite_in_the_chain_by_itself() -> None:
     """g·a is for the first two, and so is Σg·a, which is taken off all."""
     step, p = values([-1, 1, -1, 1], [2, 2, 0, 0]), parameters(eps=0.0, gamma=[3e38])
