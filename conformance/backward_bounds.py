@@ -129,13 +129,12 @@ class Backward(Forward):
         # Kernels sum g·x̂, or g·(x−μ) or g·x, which they multiply by inv: each form rounds in its own way.
         where = _spread(n)
         g, x, products = g[:, where], t.x[:, where], products[:, where]
-        forms = (
-            _rounded_off(products, u * of_products, n),
-            _rounded_off(g * (x - t.mu[:, None]), u * over(of_products, inv), n) * inv,
-            _rounded_off(g * x, u * np.maximum(over(of_products, inv), mu * of_g), n) * inv,
-        )
-        lost = _rounded_off(g, u * of_g, n), np.fmax(forms[0], np.fmax(forms[1], forms[2]))
-        return root * of_g + 2 * lost[0], root * of_products + 2 * lost[1]
+        plain = over(of_products, inv)
+        sizes = np.concatenate((of_g, of_products, plain, np.maximum(plain, mu * of_g)))
+        forms = np.concatenate((g, products, g * (x - t.mu[:, None]), g * x))
+        lost, *of_forms = _rounded_off(forms, u * sizes, n).reshape(4, -1)
+        lost_of_products = np.fmax(of_forms[0], inv * np.fmax(of_forms[1], of_forms[2]))
+        return root * of_g + 2 * lost, root * of_products + 2 * lost_of_products
 
     def _returned(self, delta_gamma: Array, delta_beta: Array) -> tuple[Array, Array]:
         """Bounds of dγ and dβ as they are handed out, and their rounding."""
