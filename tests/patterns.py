@@ -138,14 +138,16 @@ def main() -> int:
     )
     options = parser.parse_args()
     counted: Counter[tuple[str, str]] = Counter()
+    wrong = 0
     with Pool([parse(name) for name in options.targets or MAIN]) as pool:
         for id_, name, verdict in verdicts(pool, drawn(options.seed, options.count)):
             counted[name, verdict.verdict] += 1
             if not is_right(verdict):
+                wrong += 1
                 print(f"{id_} on {name}: {verdict.verdict}, {verdict.because}", flush=True)
     for (name, what), number in sorted(counted.items()):
         print(f"{name}: {number} {what}")
-    return int(not all(what in ("conforms", "conventional", "refused") for _, what in counted))
+    return int(wrong > 0)
 
 
 if __name__ == "__main__":
