@@ -66,6 +66,7 @@ class Case:
             "steps": steps,
             "gradient": None,
             "repeat": 1,
+            "recompute": False,
             "expect": {},
             "documented": {},
         }
@@ -100,6 +101,7 @@ class Case:
             "frozen": tuple(sorted({step.frozen for step in self.spec.steps})),
             "second": tuple(sorted({step.second is not None for step in self.spec.steps})),
             "gradient": self.spec.gradient is not None,
+            "recompute": self.spec.recompute,
         }
         if self.spec.layer is not None:
             layer = self.spec.layer

@@ -147,6 +147,11 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     _h("momentum-0.1", "momentum is 0.1, whatever was asked for", momentum=0.1),
     _h("momentum-0.01", "momentum is 0.01, whatever was asked for", momentum=0.01),
     _h("statistics-not-updated", "the running statistics are not updated", updates=0),
+    _h(
+        "statistics-updated-in-backward",
+        "the running statistics are updated again as the backward pass recomputes the layer",
+        updates_in_backward=1,
+    ),
     _h("statistics-updated-twice", "the running statistics are updated twice per step", updates=2),
     _h("statistics-updated-thrice", "the running statistics are updated three times per step", updates=3),
     _h("statistics-updated-in-eval", "the running statistics are updated in evaluation too", update_in_eval=True),
@@ -189,6 +194,11 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
             ("-through-mean", ", through the mean that the variance is taken about, too", "chain through the mean"),
             ("-of-squares", " through σ² = Σx²/n − μ²", "chain of squares"),
         )
+    ),
+    _h(
+        "gradients-by-running-statistics",
+        "the gradients of training are taken by the running statistics, updated first",
+        backward=(("train_statistics", "running"), ("update_first", True)),
     ),
     _h("gradient-detached", "no gradient flows through the batch's statistics", gradient="detached"),
     _h("gradient-mean-detached", "no gradient flows through the batch's mean", gradient="mean detached"),

@@ -78,6 +78,7 @@ class Normalising:
 class Updating:
     """How the running statistics move, and what is kept of them.
 
+    `updates`: how often in a step, and `updates_in_backward`: how often again on its way back, where it recomputes.
     `momentum_held`: the dtype that momentum is rounded to. `stored`: what running_var averages. `begins`: every update
     may start from a mean of 0 and a variance of 1. `loaded`: a checkpoint keeps the statistics, or not.
     """
@@ -91,6 +92,7 @@ class Updating:
     momentum_range: Literal["any", "clipped"] = "any"
     averaging: Literal["as given", "exponential", "cumulative"] = "as given"
     updates: Literal[0, 1, 2, 3] = 1
+    updates_in_backward: Literal[0, 1] = 0
     update_in_eval: bool = False
     update_first: bool = False
     mean_updated: bool = True

@@ -122,7 +122,8 @@ class Layer:
     """A layer in canonical terms; every word means what it means in torch.
 
     `momentum` weighs the new batch (None: cumulative average); `dtype` is that of parameters and statistics; `layout`
-    says where the channels lie in memory, while every array that crosses the channel is (N, C, *spatial).
+    says where the channels lie in memory, while every array that crosses the channel is (N, C, *spatial). With
+    `recompute` no call keeps activations for its backward pass, which runs the layer again.
     """
 
     rank: int
@@ -135,6 +136,7 @@ class Layer:
     dtype: str
     layout: str
     initial: Initial = field(default_factory=Initial)
+    recompute: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ class Native:
     rank: int
     arguments: Dict[str, Any]
     initial: Initial = field(default_factory=Initial)
+    recompute: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,10 +179,12 @@ class Adapter:
         facts: remarks for the record ("the view was copied: TensorFlow has no strides"); cleared for every case.
         masks: whether the framework's layer takes a mask; where not, a step with one is not expressible.
         twice: whether the adapter takes second derivatives; where not, a step with `v` is not expressible.
+        recomputes: whether it heeds a layer's `recompute`; where not, such a layer is not expressible.
     """
 
     masks = False
     twice = False
+    recomputes = False
 
     def __init__(self) -> None:
         self.received = ""
@@ -272,13 +277,16 @@ def _observe(adapter: Adapter, request: Dict[str, Any], steps: List[Dict[str, An
         raise NotExpressible("the layer takes no mask")
     if any(step.get("v") is not None for step in request["steps"]) and not adapter.twice:
         raise NotExpressible("the adapter takes no second derivatives")
+    recompute = request.get("recompute", False)
+    if recompute and not adapter.recomputes:
+        raise NotExpressible("the adapter does not recompute activations")
     if request.get("beside") is not None:
         _run_beside(adapter, request["beside"])
     initial = _initial(request["initial"])
     if request.get("native") is not None:
-        layer = adapter.build_native(Native(request["rank"], request["native"], initial))
+        layer = adapter.build_native(Native(request["rank"], request["native"], initial, recompute))
     else:
-        layer = adapter.build(Layer(initial=initial, **request["layer"]))
+        layer = adapter.build(Layer(initial=initial, recompute=recompute, **request["layer"]))
     for packed in request["steps"]:
         layer, tensors = adapter.step(layer, _step(packed))
         tensors = dict(tensors, **adapter.state(layer))

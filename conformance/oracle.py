@@ -122,6 +122,7 @@ class Oracle:
             ("frozen",): self.problem.case.kind != "native" and not any(call.frozen for call in calls),
             ("mask", "mask_count"): all(call.mask is None for call in calls),
             ("unlearned",): layer is not None and layer.scale and layer.center,
+            ("updates_in_backward",): not self.problem.case.spec.recompute,
             ("loaded",): not any(call.save_load for call in calls),
             ("second",): all(call.v is None for call in calls),
             ("eps_of",): self.problem.beside is None,

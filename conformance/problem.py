@@ -142,6 +142,7 @@ class Problem:
         return {
             "rank": self.case.rank,
             "repeat": self.case.spec.repeat,
+            "recompute": self.case.spec.recompute,
             "signature": self.case.kind == "signature",
             "layer": canonical,
             "initial": _wired(self.initial),
@@ -153,8 +154,8 @@ class Problem:
     def digest(self) -> str:
         """SHA-256 over every bit that a target receives; two runs compare only where it is equal."""
         left_out = {"why", "expect", "documented"}
-        if self.beside is None:
-            left_out.add("beside")  # what a case does not use does not change what it was
+        # What a case does not use does not change what it was.
+        left_out |= {name for name in ("beside", "recompute") if not getattr(self.case.spec, name)}
         said = self.case.spec.model_dump(exclude=left_out)
         for step in said["steps"]:
             if step["second"] is None:

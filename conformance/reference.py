@@ -212,7 +212,7 @@ def _updated(
     before = state
     if c.begins == "anew":
         before = State(np.zeros_like(state.running_mean), np.ones_like(state.running_var), state.count)
-    after, weight = stages.updated(before, mean, sample_var, p, c, arithmetic)
+    after, weight = stages.updated(before, mean, sample_var, p, c, arithmetic, backward=step.g is not None)
     return _Update(before, after, weight, mean, sample_var, correction)
 
 

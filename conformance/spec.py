@@ -190,6 +190,9 @@ class CaseSpec(Model):
     repeat: Annotated[
         Int, Field(ge=1, le=100, description="Run the case so many times, in new layers: every bit must be the same.")
     ] = 1
+    recompute: Annotated[
+        Bool, Field(description="Keep no activations: the backward pass of every step runs the layer again.")
+    ] = False
     carried: Annotated[
         Carried | None, Field(description="The layer starts from what one of another framework was trained to.")
     ] = None
@@ -221,6 +224,12 @@ class CaseSpec(Model):
                 raise ValueError(
                     f"step {index} has second derivatives of {given.dtype}; float32 and float64 alone have bounds"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_recompute(self) -> CaseSpec:
+        if self.recompute and self.gradient is None and all(step.gradient is None for step in self.steps):
+            raise ValueError("nothing is recomputed without a backward pass; give the case a gradient")
         return self
 
     @model_validator(mode="after")

@@ -127,16 +127,16 @@ def stored(var: Array, eps: float, c: Updating, arithmetic: Arithmetic) -> Array
 
 
 def updated(
-    state: State, mean: Array, var: Array, p: Parameters, c: Conventions, arithmetic: Arithmetic
+    state: State, mean: Array, var: Array, p: Parameters, c: Conventions, arithmetic: Arithmetic, backward: bool
 ) -> tuple[State, float]:
-    """r ← (1−m)·r + m·s, `c.updates` times; also what s weighs in all."""
+    """r ← (1−m)·r + m·s, as often as a step with a `backward` pass or without one updates; what s weighs in all."""
     given = p.momentum if c.momentum is None else c.momentum
     cumulative = c.averaging == "cumulative" or (given is None and c.averaging == "as given")
     given = c.default_momentum if given is None else given
     given = min(max(given, 0.0), 1.0) if c.momentum_range == "clipped" else given
     m = arithmetic.lift(np.asarray(given))
     weight: Any = 0.0
-    for _ in range(c.updates):
+    for _ in range(c.updates + (c.updates_in_backward if backward else 0)):
         count = 1 if c.counting == "to one" else state.count + 1
         if cumulative:
             m = arithmetic.reciprocal(arithmetic.lift(np.asarray(float(count))))

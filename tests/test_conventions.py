@@ -103,6 +103,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"updates": 0}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"updates": 2}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"updates": 3}, f"{STATE} count:01234 {IN_EVAL}"),
+    ({"updates_in_backward": 1}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"update_in_eval": True}, "running_mean:234 running_var:234 count:234 y:3 dx:3 dgamma:3"),
     ({"update_first": True}, ""),  # the batch's own statistics are used, unless train_statistics says otherwise
     ({"mean_updated": False}, "running_mean:01234 y:23 dgamma:23"),
@@ -230,6 +231,12 @@ def test_momentum_may_weigh_the_old_statistics() -> None:
 def test_the_statistics_may_be_updated_more_or_less_than_once(updates: Any, mean: float, count: int) -> None:
     found = running(parameters(), values(SECOND), conventions=CANONICAL.but(updates=updates))
     assert (found[0][0], found[0][2]) == (mean, count)
+
+
+def test_the_backward_pass_may_update_the_statistics_again() -> None:
+    again = CANONICAL.but(updates_in_backward=1)
+    found = running(parameters(momentum=0.5), values(SECOND, [1, 2]), values(SECOND), conventions=again)
+    assert [(mean, count) for mean, _, count in found] == [(0.75, 2), (0.875, 3)]
 
 
 def test_no_momentum_may_mean_the_default_one() -> None:

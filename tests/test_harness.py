@@ -226,6 +226,26 @@ def test_what_an_adapter_cannot_ask_is_said_whatever_the_layer_would_refuse(
     assert reply["steps"] == []
 
 
+def test_recomputation_is_asked_of_adapters_that_know_it_alone(make_case: MakeCase) -> None:
+    class Recomputing(Scripted):
+        recomputes = True
+
+        def build(self, layer: Layer) -> Any:
+            asked.append(layer.recompute)
+
+        def build_native(self, native: Native) -> Any:
+            asked.append(native.recompute)
+
+    asked: list[bool] = []
+    wire = materialise(make_case(recompute=True)).wire
+    for request in (wire | {"recompute": False}, wire, wire | {"native": {}}):
+        assert harness.answer(Recomputing(), {"id": 7, "native": None, **request})["error"] is None
+    assert asked == [False, True, True]
+    reply = answer(Scripted(), make_case, recompute=True)
+    said = "NotExpressible", "the adapter does not recompute activations"
+    assert (reply["error"]["type"], reply["error"]["message"]) == said
+
+
 class Counting(Scripted):
     """Notes every layer that it builds and every call, and refuses the layers it is told to."""
 

@@ -54,6 +54,8 @@ CAUGHT = {
     "updates_in_evaluation": "modes/sequences[steps=train+eval+train+eval]",
     "updates_twice": UPDATES,
     "updates_thrice": UPDATES,
+    "updates_as_it_recomputes": "recompute/shapes[shape=7x3]",
+    "recomputes_in_evaluation": "recompute/shapes[shape=7x3]",
     "updates_before_normalising": UPDATES,
     "trains_by_running_statistics": UPDATES,
     "evaluates_by_the_batch": UPDATES,

@@ -153,6 +153,33 @@ def test_a_template_without_words_for_second_derivatives_is_told(tmp_path: Path)
         script(stored(of_case("second/rank3")), refused(str(folder)))
 
 
+def test_a_template_without_words_for_recomputation_is_told(tmp_path: Path) -> None:
+    folder = shutil.copytree(ROOT / "adapters" / "torch", tmp_path / "mine")
+    template = folder / "repro.py.j2"
+    words = template.read_text(encoding="utf-8").replace("{% set recomputes = true %}", "")
+    template.write_text(words, encoding="utf-8")
+    with pytest.raises(NoScript, match=r"mine.* has no words for recomputation"):
+        script(stored(of_case("recompute/frozen")), refused(str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("torch", "y = checkpoint(layer, tx, use_reentrant=False)"),
+        (
+            "torch,execution=compiled",
+            "torch.compile(lambda x: checkpoint(layer, x, use_reentrant=False), fullgraph=True)",
+        ),
+        ("mindspore", "layer.recompute()"),
+        ("keras", 'with keras.RematScope(mode="full"):'),
+    ],
+)
+def test_a_script_recomputes_as_the_framework_has_it_and_takes_gradients(target: str, words: str) -> None:
+    text = script(stored(of_case("recompute/reloaded")), refused(target))
+    assert words in text
+    assert "dy = " in text or "dys = " in text
+
+
 def test_the_command_is_offered_where_it_writes_a_script() -> None:
     case = next(filter(small, CASES))
     target = {"framework": "torch", "options": {"device": "cpu", "execution": "eager"}}

@@ -308,6 +308,7 @@ class Keras(Adapter):
 
     masks = True
     twice = True
+    recomputes = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         name, device = options.get("backend", "tensorflow"), options["device"]
@@ -347,6 +348,7 @@ class Keras(Adapter):
         self.renumbered()
 
     def build(self, layer: Layer) -> Held:
+        self.recompute = layer.recompute
         if layer.momentum is None:
             raise NotExpressible("Keras has no cumulative average: momentum is a number")
         if not layer.track_running_stats:
@@ -362,6 +364,7 @@ class Keras(Adapter):
         return self.hold(arguments, layer.features, layer.initial)
 
     def build_native(self, native: Native) -> Held:
+        self.recompute = native.recompute
         return self.hold(native.arguments, None, native.initial)
 
     def hold(self, arguments: Dict[str, Any], features: Optional[int], initial: Initial) -> Held:
@@ -373,8 +376,16 @@ class Keras(Adapter):
 
     def make(self, arguments: Dict[str, Any]) -> Any:
         self.received = self.call_text("keras.layers.BatchNormalization", arguments)
-        with framework():
+        with framework(), self.scope():
             return self.keras.layers.BatchNormalization(**arguments)
+
+    def scope(self) -> Any:
+        """Where a layer is made: what it is made in says whether its calls keep activations."""
+        if not self.recompute:
+            return contextlib.nullcontext()
+        if not hasattr(self.keras, "RematScope"):
+            raise NotExpressible("this Keras has no RematScope")
+        return self.keras.RematScope(mode="full")
 
     def step(self, held: Held, step: Step) -> Tuple[Held, Dict[str, Array]]:
         x = self.tensor(step.x, held.axis)

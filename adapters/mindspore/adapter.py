@@ -45,6 +45,8 @@ def penalty(gradients: Callable[[Any, Any], Any], of_parameters: bool) -> Callab
 class MindSpore(Adapter):
     """Canonical parameters are renamed and momentum is turned round: the layer's own weighs the old value."""
 
+    recomputes = True
+
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         self.device = options["device"]
         execution = options.get("execution", "pynative")
@@ -147,7 +149,7 @@ class MindSpore(Adapter):
             # The initialisers (gamma_init, …) take a Tensor but no list, and a list is what a case file can say.
             given = {k: self.ms.Tensor(v, self.ms.float32) if isinstance(v, list) else v for k, v in arguments.items()}
         self.received = self.call_text(f"mindspore.nn.BatchNorm{rank}d", given)
-        self.again: Callable[[], Any] = lambda: self.constructor(rank)(**given)
+        self.again: Callable[[], Any] = lambda: self.made(self.constructor(rank)(**given), described.recompute)
         self.channels_last = given.get("data_format") == "NHWC"
         with framework():
             layer = self.again()
@@ -157,6 +159,12 @@ class MindSpore(Adapter):
             values = self.tensor(value)
             with framework():
                 self.parameter(layer, name).set_data(values)
+        return layer
+
+    def made(self, layer: Any, recompute: bool) -> Any:
+        """The layer, told to keep no activations where that is wanted."""
+        if recompute:
+            layer.recompute()
         return layer
 
     def step(self, layer: Any, step: Step) -> Tuple[Any, Dict[str, Array]]:

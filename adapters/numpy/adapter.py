@@ -60,9 +60,13 @@ class BatchNorm:
         self.running_var = np.ones(self.features, self.real)
         self.num_batches_tracked = 0
         self.training = True
+        self.recompute = False
 
-    def forward(self, x: np.ndarray, dtype: str, mask: Optional[np.ndarray] = None) -> np.ndarray:
-        """x: (N, C, *spatial), numbers of a dtype, and which of (N, *spatial) count → y of the same shape."""
+    def forward(self, x: np.ndarray, dtype: str, mask: Optional[np.ndarray] = None, again: bool = False) -> np.ndarray:
+        """x: (N, C, *spatial), numbers of a dtype, and which of (N, *spatial) count → y of the same shape.
+
+        Called `again` on the way back, for what the gradients need, it moves no statistics.
+        """
         if x.ndim not in {1: (2, 3), 2: (4,), 3: (5,)}[self.rank]:
             raise ValueError(f"BatchNorm{self.rank}d does not take {x.ndim} dimensions")
         if x.shape[1] != self.features:
@@ -79,7 +83,7 @@ class BatchNorm:
                 raise ValueError("expected more than 1 value per channel when training")
             mu = self.mean(x)
             var = self.mean((x - mu.reshape(self.column)) ** 2)
-            if self.training and self.track_running_stats:
+            if self.training and self.track_running_stats and not again:
                 self.update(mu, var)
         else:
             mu, var = self.running_mean, self.running_var
@@ -132,6 +136,7 @@ class NumPy(Adapter):
 
     masks = True
     twice = True
+    recomputes = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         if options["device"] != "cpu":
@@ -152,6 +157,7 @@ class NumPy(Adapter):
         self.received = self.call_text("BatchNorm", arguments)
         with framework():
             made = BatchNorm(**arguments)
+        made.recompute = described.recompute
         for name, value in described.initial.items():
             setattr(made, name, numbers(value))
         return made
@@ -162,12 +168,15 @@ class NumPy(Adapter):
         if step.mode != "default":
             layer.training = step.mode == "train"
         x, dtype = numbers(step.x), step.x.dtype
+        mask = None if step.mask is None else step.mask.numpy()
         with framework():
-            y = layer.forward(x, dtype, None if step.mask is None else step.mask.numpy())
+            y = layer.forward(x, dtype, mask)
         tensors = {"y": y}
         if step.reread:
             tensors["x"] = x
         if step.dy is not None:
+            if layer.recompute:
+                layer.forward(x, dtype, mask, again=True)
             dx, dgamma, dbeta = layer.backward(numbers(step.dy))
             tensors["dx"] = dx
             if layer.scale and not step.frozen:

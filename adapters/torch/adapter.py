@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Tuple
 
 import numpy as np
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from conformance.harness import Adapter, Array, Layer, Native, NotExpressible, Step, Unavailable, framework
 
@@ -23,6 +24,7 @@ class Torch(Adapter):
     """Canonical parameters are torch's own, so `build` only spells them."""
 
     twice = True
+    recomputes = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         self.device = options["device"]
@@ -71,6 +73,7 @@ class Torch(Adapter):
         self.again: Callable[[], Any] = lambda: self.scripted(CLASSES[rank](**arguments).to(self.device, dtype))
         with framework():
             module = self.again()
+        self.recompute = described.recompute
         for name, value in described.initial.items():
             held = getattr(module, STATE[name])
             if held is None:
@@ -132,15 +135,21 @@ class Torch(Adapter):
 
     def call(self, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         """A layer is compiled once, as in training, and recompiled by torch where mode, shape or dtype change."""
+        called = self.recomputing(layer) if self.recompute else layer
         if self.execution == "autocast":
             with torch.autocast(self.device, dtype=torch.bfloat16 if self.device == "cpu" else torch.float16):
-                return layer(x)
+                return called(x)
         if self.execution != "compiled":
-            return layer(x)
+            return called(x)
         if self.compiled[0] is not layer:
             torch._dynamo.reset()  # past its limit of recompilations it would refuse, or run eagerly without a word
-            self.compiled = (layer, torch.compile(layer, fullgraph=True))
+            self.compiled = (layer, torch.compile(called, fullgraph=True))
         return self.compiled[1](x)
+
+    def recomputing(self, layer: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The layer's call without activations that are kept: torch.utils.checkpoint, as torch recommends it."""
+        latest = {"use_reentrant": False} if "use_reentrant" in inspect.signature(checkpoint).parameters else {}
+        return lambda x: checkpoint(layer, x, **latest)
 
     def input(self, step: Step) -> torch.Tensor:
         x = self.tensor(step.x).to(memory_format=self.memory_format)

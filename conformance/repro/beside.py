@@ -29,6 +29,7 @@ def spelled(built: Built, call: Call, case: Spelling) -> Spelling:
         step_dtypes=(call.x.dtype.name,),
         shapes=(call.x.shape,),
         large=False,
+        recomputes=False,
     )
 
 

@@ -65,6 +65,8 @@ def checked(
     spelling = template.opened(adapter.path)
     if any(step.second is not None for step in case.spec.steps) and not getattr(spelling, "twice", False):
         raise NoScript(f"{adapter.path / template.NAME} has no words for second derivatives, as it sets no `twice`")
+    if case.spec.recompute and not getattr(spelling, "recomputes", False):
+        raise NoScript(f"{adapter.path / template.NAME} has no words for recomputation, as it sets no `recomputes`")
     return adapter, options
 
 

@@ -48,6 +48,7 @@ class Spelling:
         step_dtypes: of every step's input, then of that of a layer which is called first.
         large: there are enough elements for several threads.
         saves, dies, signature: whether a step goes through a checkpoint, the process may die, nothing is called.
+        recomputes: whether no call keeps activations for its backward pass.
         held: the tensors that the layer keeps, and changes, from call to call.
     """
 
@@ -67,6 +68,7 @@ class Spelling:
     saves: bool
     dies: bool
     signature: bool
+    recomputes: bool
     held: frozenset[str] = HELD
 
     @property

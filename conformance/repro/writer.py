@@ -64,6 +64,7 @@ class Writer:
             self.raises
             or self.dies
             or self.problem.beside is not None  # what ran before may have left something for any of it
+            or self.case.spec.recompute  # the backward pass runs the layer, too
             or self.options.get("execution")
             != self.profile.options.get("execution", [self.options.get("execution")])[0]
         )
@@ -159,6 +160,7 @@ class Writer:
             saves=any(call.save_load for call in calls),
             dies=self.dies,
             signature=self.case.kind == "signature",
+            recomputes=self.case.spec.recompute,
         )
 
     def _learned(self) -> tuple[str, ...]:

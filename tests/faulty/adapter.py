@@ -35,6 +35,7 @@ def _f(what: str, *edits: Edit, named: str = "") -> Fault:
 
 
 # The lines that faults are written into.
+AGAIN = "layer.forward(x, dtype, mask, again=True)"
 AXES = "self.axes = (0, *range(2, x.ndim))"
 BATCH = "self.batch = self.training or not self.track_running_stats"
 BETA = "+ self.beta.reshape(self.column)"
@@ -196,6 +197,16 @@ STATE = {
         (UPDATE, f"{UPDATE}; {UPDATE}; {UPDATE}"),
         named="statistics-updated-thrice",
     ),
+    "updates_as_it_recomputes": _f(
+        "Moves the running statistics again as the backward pass runs the layer again.",
+        (AGAIN, AGAIN.replace("again=True", "again=False")),
+        named="statistics-updated-in-backward",
+    ),
+    "recomputes_in_evaluation": _f(
+        "Runs the layer again in evaluation, so that nothing moves, and takes the gradients by the running statistics.",
+        (AGAIN, f"layer.training, mode = False, layer.training; {AGAIN}; layer.training = mode"),
+        named="gradients-by-running-statistics",
+    ),
     "updates_before_normalising": _f(
         "Trains by the running statistics, which it moves first.",
         (UPDATE, f"{UPDATE}; {EVAL}; self.batch = False"),
@@ -278,7 +289,9 @@ AXES_AND_PARAMETERS = {
         named="channels-on-axis-2 channels-on-axis-3 channels-on-axis-4",
     ),
     "rank_2_alone": _f(
-        "Sums over the axes of BatchNorm2d, whatever the rank.", (AXES, "self.axes = (0, 2, 3)"), named="AxisError"
+        "Sums over the axes of BatchNorm2d, whatever the rank.",
+        (AXES, "self.axes = (0, 2, 3)"),
+        named="AxisError ValueError",  # of volumes the means do not fit
     ),
     "gamma_ignored": _f("Does not apply γ.", (GAMMA, "self.xhat"), (OUTER, "self.inv"), named="gamma-ignored"),
     "beta_ignored": _f("Does not apply β.", (BETA, ""), named="beta-ignored"),
