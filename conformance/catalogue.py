@@ -114,6 +114,16 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     ),
     _h("frozen-infers", "a frozen layer infers, even in training mode", frozen="eval"),
     _h("frozen-trains", "a frozen layer still normalises by the batch in training mode", frozen="mode"),
+    _h(
+        "assignment-ignored",
+        "eps and momentum are those that the layer was made with, whatever is assigned to its attributes",
+        assigned="ignored",
+    ),
+    _h(
+        "assignment-ignored-once-compiled",
+        "eps and momentum are those of the first call of its kind, whatever is assigned to the layer since",
+        assigned="captured",
+    ),
     _h("unlearned-applied", "γ and β are applied where they are not learned", unlearned="applied"),
     _h("unlearned-absent", "γ and β are not applied where they are not learned", unlearned="absent"),
     _h("mask-ignored", "what a mask leaves out counts as well", mask="ignored"),

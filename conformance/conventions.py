@@ -20,11 +20,16 @@ class Channels:
 
 @dataclass(frozen=True)
 class Modes:
-    """Which mode a step runs in. `mode_lasts`: a mode holds for later calls that name none."""
+    """Which mode a step runs in. `mode_lasts`: a mode holds for later calls that name none.
+
+    `assigned`: whether ε and momentum that are assigned to the layer's attributes count, or never, or no longer once a
+    call of the same kind has been compiled with those of before.
+    """
 
     default_mode: Literal["train", "eval"] = "train"
     mode_lasts: bool = True
     frozen: Literal["mode", "eval"] = "mode"
+    assigned: Literal["heeded", "ignored", "captured"] = "heeded"
 
 
 @dataclass(frozen=True)

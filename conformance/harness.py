@@ -157,7 +157,8 @@ class Step:
     (N, C, *spatial). `frozen` marks the layer's parameters as not to be trained; `save_load` sends its state through
     the framework's own checkpoint into a new layer before the call; `strided` makes x a non-contiguous view; `mask`,
     (N, *spatial) bool, says which values count; `reread` asks for ``x`` as it is after the call. `v`, like x, is the
-    cotangent of dx: it asks for the derivatives of the sum of v·dx by x, γ and dy.
+    cotangent of dx: it asks for the derivatives of the sum of v·dx by x, γ and dy. `assigned` are eps and momentum as
+    far as they are assigned to the layer's attributes before the call, in canonical terms.
     """
 
     mode: str
@@ -169,6 +170,7 @@ class Step:
     mask: Optional[Array] = None
     reread: bool = False
     v: Optional[Array] = None
+    assigned: Dict[str, float] = field(default_factory=dict)
 
 
 class Adapter:
@@ -180,11 +182,13 @@ class Adapter:
         masks: whether the framework's layer takes a mask; where not, a step with one is not expressible.
         twice: whether the adapter takes second derivatives; where not, a step with `v` is not expressible.
         recomputes: whether it heeds a layer's `recompute`; where not, such a layer is not expressible.
+        assigns: whether it heeds a step's `assigned`; where not, such a step is not expressible.
     """
 
     masks = False
     twice = False
     recomputes = False
+    assigns = False
 
     def __init__(self) -> None:
         self.received = ""
@@ -255,7 +259,7 @@ def _step(packed: Dict[str, Any]) -> Step:
     mask = None if packed["mask"] is None else Array.unpack(packed["mask"])
     v = None if packed.get("v") is None else Array.unpack(packed["v"])
     flags = {name: packed[name] for name in ("frozen", "save_load", "strided", "reread")}
-    return Step(packed["mode"], x, dy, mask=mask, v=v, **flags)
+    return Step(packed["mode"], x, dy, mask=mask, v=v, assigned=packed.get("assigned", {}), **flags)
 
 
 def _run_beside(adapter: Adapter, packed: Dict[str, Any]) -> None:
@@ -277,6 +281,8 @@ def _observe(adapter: Adapter, request: Dict[str, Any], steps: List[Dict[str, An
         raise NotExpressible("the layer takes no mask")
     if any(step.get("v") is not None for step in request["steps"]) and not adapter.twice:
         raise NotExpressible("the adapter takes no second derivatives")
+    if any(step.get("assigned") for step in request["steps"]) and not adapter.assigns:
+        raise NotExpressible("the adapter assigns no attributes")
     recompute = request.get("recompute", False)
     if recompute and not adapter.recomputes:
         raise NotExpressible("the adapter does not recompute activations")

@@ -41,7 +41,7 @@ class Values:
 
     `mask`, (n,) of ones and zeros, says which values the batch's statistics are taken over; None: all of them.
     `samples` is the size of the batch, N; `reloaded`: the layer has been through a checkpoint before the step.
-    `v`, (C, n), is the cotangent of dx.
+    `v`, (C, n), is the cotangent of dx. `assigned`: attributes of the layer that are assigned before the step.
     """
 
     mode: str
@@ -52,6 +52,7 @@ class Values:
     samples: int = 0
     reloaded: bool = False
     v: Array | None = None
+    assigned: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

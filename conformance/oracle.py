@@ -122,6 +122,7 @@ class Oracle:
             ("frozen",): self.problem.case.kind != "native" and not any(call.frozen for call in calls),
             ("mask", "mask_count"): all(call.mask is None for call in calls),
             ("unlearned",): layer is not None and layer.scale and layer.center,
+            ("assigned",): not any(call.assigned for call in calls),
             ("updates_in_backward",): not self.problem.case.spec.recompute,
             ("loaded",): not any(call.save_load for call in calls),
             ("second",): all(call.v is None for call in calls),
@@ -171,6 +172,7 @@ class Oracle:
                 call.x.shape[0],
                 call.save_load,
                 None if call.v is None else _rows(call.v),
+                call.assigned,
             )
             for call in self.problem.calls
         ]

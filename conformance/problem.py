@@ -58,7 +58,10 @@ def to_wire(array: Array) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Call:
-    """One step: x, the cotangents dy of y and v of dx, all (N, C, *spatial), and the mask (N, *spatial) of bool."""
+    """One step: x, the cotangents dy of y and v of dx, all (N, C, *spatial), and the mask (N, *spatial) of bool.
+
+    `assigned` are attributes of the layer and their values, in canonical terms.
+    """
 
     mode: str
     x: Array
@@ -69,6 +72,7 @@ class Call:
     mask: Array | None = None
     reread: bool = False
     v: Array | None = None
+    assigned: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,8 +162,9 @@ class Problem:
         left_out |= {name for name in ("beside", "recompute") if not getattr(self.case.spec, name)}
         said = self.case.spec.model_dump(exclude=left_out)
         for step in said["steps"]:
-            if step["second"] is None:
-                del step["second"]
+            for name in ("second", "assign"):
+                if step[name] is None:
+                    del step[name]
         digest = hashlib.sha256(repr(said).encode())  # JSON would make null of NaN and of infinity
         for call in self.calls:
             digest.update(call.x.tobytes())
@@ -187,6 +192,7 @@ def _step(call: Call) -> dict[str, Any]:
         "mask": None if call.mask is None else to_wire(call.mask),
         "reread": call.reread,
         "v": None if call.v is None else to_wire(call.v),
+        "assigned": dict(call.assigned),
     }
 
 
@@ -207,7 +213,8 @@ def materialise(case: Case, carried: Mapping[str, Array] | None = None) -> Probl
         dy = None if gradient is None else cotangent(gradient, x, index)
         mask = None if step.mask is None else draw_mask(step.mask, (x.shape[0], *x.shape[2:]), index)
         v = None if step.second is None else cotangent(Gradient(seed=step.second.seed), x, index, _SECOND)
-        calls.append(Call(step.mode, x, dy, step.frozen, step.save_load, spec.strided, mask, step.reread, v))
+        assigned = () if step.assign is None else tuple(step.assign.values.items())
+        calls.append(Call(step.mode, x, dy, step.frozen, step.save_load, spec.strided, mask, step.reread, v, assigned))
     built = _built(layer or Layer(), case.rank, case.input_of(0))
     initial = built.initial | {name: value for name, value in (carried or {}).items() if name in INITIAL}
     return Problem(case, tuple(calls), initial, built.dtype, built.features, _beside(case))

@@ -117,6 +117,9 @@ def read(parameters: Parameters, batches: Batches, c: Conventions) -> list[Trace
         ("layer", c.precision, c.unlearned, c.gamma, c.beta),
         parameters,
     )
+    layers = [layer] * len(batches.steps)
+    if any(step.assigned for step in batches.steps):
+        layers = batches.latest.answer(lambda: _layers(layer, batches.steps, c), ("assigned", c.assigned), layer)
     state, earlier = layer.state, (0, 0)
     traces = []
     with np.errstate(all="ignore"):
@@ -124,7 +127,7 @@ def read(parameters: Parameters, batches: Batches, c: Conventions) -> list[Trace
             if batches.steps[index].reloaded and c.loaded == "parameters":
                 lift, none = batches.arithmetic.lift, np.zeros_like(parameters.gamma)
                 state = State(lift(none), lift(none + 1), state.count)
-            trace = _step(layer, batches, index, mode, c, state)
+            trace = _step(layers[index], batches, index, mode, c, state)
             if c.parameter_gradients == "accumulated":
                 trace, earlier = stages.piled_up(trace, earlier)
             if c.thawed == "stays frozen" and any(step.frozen for step in batches.steps[:index]):
@@ -140,6 +143,11 @@ def _layer(given: Parameters, c: Conventions, arithmetic: Arithmetic) -> _Layer:
     parameters = replace(_single(given), **held) if c.precision == "float32" else given
     gamma, beta = (lift(vector) for vector in stages.affine(parameters, c))
     return _Layer(parameters, gamma, beta, State(lift(given.running_mean), lift(given.running_var), 0))
+
+
+def _layers(layer: _Layer, steps: Sequence[Values], c: Conventions) -> list[_Layer]:
+    """The layer as it is in each step."""
+    return [replace(layer, parameters=p) for p in stages.parameters_at(layer.parameters, steps, c)]
 
 
 def _single(given: Any) -> Any:

@@ -67,6 +67,24 @@ class Layer(Model):
     initial: Initial = Initial()
 
 
+class Assigned(Model):
+    """Attributes of the layer that are assigned, as `bn.eps = 1e-3` does, in canonical terms; they stay so."""
+
+    eps: Float | None = None
+    momentum: Annotated[Float | None, Field(description="Weighs the new batch.")] = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Assigned:
+        if not self.values:
+            raise ValueError("nothing is assigned; give eps or momentum")
+        return self
+
+    @property
+    def values(self) -> dict[str, float]:
+        """What is assigned."""
+        return {name: value for name, value in (("eps", self.eps), ("momentum", self.momentum)) if value is not None}
+
+
 class Step(Model):
     """One call of the layer. What it leaves out, the case's own fields give."""
 
@@ -77,6 +95,7 @@ class Step(Model):
     save_load: Annotated[Bool, Field(description="Through the framework's checkpoint into a new layer first.")] = False
     mask: Annotated[Mask | None, Field(description="Values that count, (N, *spatial); Keras alone takes one.")] = None
     reread: Annotated[Bool, Field(description="Read x again after the call: it must be what it was.")] = False
+    assign: Annotated[Assigned | None, Field(description="Attributes that are assigned before the call.")] = None
     second: Annotated[Second | None, Field(description="Second derivatives, of a step with a cotangent.")] = None
 
 
@@ -243,6 +262,11 @@ class CaseSpec(Model):
             raise ValueError("a layer that is carried needs the case's input for what it does before")
         if self.beside is not None and self.layer is None:
             raise ValueError("a case with another layer beside it has a layer of its own")
+        if any(step.assign is not None for step in self.steps):
+            if self.layer is None:
+                raise ValueError("only attributes of a layer in canonical terms can be assigned")
+            if any(step.save_load for step in self.steps):
+                raise ValueError("what a checkpoint is loaded into has what it was made with; assign, or save and load")
         if self.signature is not None:
             if self.rank is None:
                 raise ValueError("a signature case needs a rank")

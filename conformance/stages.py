@@ -30,6 +30,17 @@ def modes(p: Parameters, steps: Sequence[Values], c: Modes) -> list[str]:
     return modes
 
 
+def parameters_at(p: Parameters, steps: Sequence[Values], c: Modes) -> list[Parameters]:
+    """The layer's numbers in each step, as attributes were assigned, or captured by the first call of its kind."""
+    found, captured = [], dict[tuple[object, ...], Parameters]()
+    for step in steps:
+        values: dict[str, Any] = dict(step.assigned)
+        p = replace(p, **values) if c.assigned != "ignored" and values else p
+        kind = (step.mode, step.frozen, step.x.shape, step.samples, step.g is None, step.mask is None)
+        found.append(captured.setdefault(kind, p) if c.assigned == "captured" else p)
+    return found
+
+
 # Moments
 
 

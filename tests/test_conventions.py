@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,8 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"axis": 2}, ""),  # the oracle turns the tensors
     ({"backward": (("eps", 1e-3),)}, ""),  # the oracle takes the gradients by another reading
     ({"eps_of": "the layer beside"}, ""),  # there is none
+    ({"assigned": "ignored"}, ""),  # nothing is
+    ({"assigned": "captured"}, ""),
     ({"saved": "variance in float16"}, ""),  # those of the batches are numbers of float16
     ({"saved": "deviation in float16"}, IN_TRAIN),
     ({"saved": "deviation in bfloat16"}, IN_TRAIN),
@@ -231,6 +233,20 @@ def test_momentum_may_weigh_the_old_statistics() -> None:
 def test_the_statistics_may_be_updated_more_or_less_than_once(updates: Any, mean: float, count: int) -> None:
     found = running(parameters(), values(SECOND), conventions=CANONICAL.but(updates=updates))
     assert (found[0][0], found[0][2]) == (mean, count)
+
+
+def test_assigned_attributes_count_from_their_step_on_or_not_or_are_captured() -> None:
+    """SECOND has a mean of 1 and a variance of 1; statistics start from 0 and 1."""
+    plain = values(SECOND)
+    steps = [plain, replace(plain, assigned=(("eps", 3.0), ("momentum", 1.0))), plain, values(SECOND, mode="eval")]
+    p = parameters(momentum=0.5, eps=0.0)
+    found = {
+        name: [(t.eps, float(t.running_mean[0])) for t in evaluate(p, steps, CANONICAL.but(assigned=name), Double())]
+        for name in ("heeded", "ignored", "captured")
+    }
+    assert found["heeded"] == [(0, 0.5), (3, 1), (3, 1), (3, 1)]
+    assert found["ignored"] == [(0, 0.5), (0, 0.75), (0, 0.875), (0, 0.875)]
+    assert found["captured"] == [(0, 0.5), (0, 0.75), (0, 0.875), (3, 0.875)]  # no evaluation came before
 
 
 def test_the_backward_pass_may_update_the_statistics_again() -> None:

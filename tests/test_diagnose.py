@@ -44,6 +44,8 @@ ELSEWHERE = {
     "momentum-clipped",
     "statistics-not-loaded",
     "statistics-updated-in-backward",
+    "assignment-ignored",
+    "assignment-ignored-once-compiled",
     "count-saturates",
     "second-mean-detached",
     *("eps-in-half", "eps-in-float32", "momentum-in-float32", "output-folded", "dgamma-of-two-sums"),
@@ -106,6 +108,7 @@ def test_parameters_that_are_not_learned_and_still_applied_are_named() -> None:
     assert verdict(of, answer(of, CANONICAL.but(unlearned="applied"))).diagnosis == "unlearned-applied"
 
 
+ASSIGNS = {"mode": "train", "assign": {"eps": 0.5, "momentum": 0.5}}
 HALF = SMALL | {"dtype": "float16"}
 #: NaN where a mask of half the values and seed 2 leaves it out.
 LEFT_OUT = SMALL | {"replace": [{"at": [0, 1, 0, 0], "with": "nan"}]}
@@ -136,6 +139,8 @@ LEFT_OUT = SMALL | {"replace": [{"at": [0, 1, 0, 0], "with": "nan"}]}
         ("count-saturates", {"input": {"shape": [8, 3, 8, 8], "normal": {"mean": 3}}}),
         ("statistics-not-loaded", {"steps": ["train", {"mode": "eval", "save_load": True}]}),
         ("statistics-updated-in-backward", {"recompute": True}),
+        ("assignment-ignored", {"steps": [ASSIGNS, "eval"]}),
+        ("assignment-ignored-once-compiled", {"steps": ["train", ASSIGNS, "eval"]}),
         ("channels-on-axis-2", {"input": {"shape": [4, 3, 3, 2], "normal": {"mean": 3}}}),
         ("channels-on-axis-3", {"input": {"shape": [4, 3, 2, 3], "normal": {"mean": 3}}}),
         ("channels-on-axis-4", {"input": {"shape": [4, 3, 2, 2, 3], "normal": {"mean": 3}}}),

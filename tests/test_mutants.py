@@ -49,6 +49,8 @@ CAUGHT = {
     "eps_stored": "eps/values[eps=0.1]",
     "root_forgotten": ONE_STEP,
     "infers_by_default": "modes/default[steps=default+default]",
+    "assignment_ignored": "assigned/both",
+    "assignment_ignored_once_called": "assigned/schedule",
     "forgets_the_mode": "modes/default[steps=eval+default]",
     "never_updates": UPDATES,
     "updates_in_evaluation": "modes/sequences[steps=train+eval+train+eval]",

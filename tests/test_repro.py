@@ -145,21 +145,46 @@ def test_an_adapter_without_a_template_is_told_what_to_do() -> None:
     assert of_stored(stored(problem), refused("numpy")) is None
 
 
-def test_a_template_without_words_for_second_derivatives_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("variable", "case", "words"),
+    [
+        ("twice", "second/rank3", "second derivatives"),
+        ("recomputes", "recompute/frozen", "recomputation"),
+        ("assigns", "assigned/later", "assigned attributes"),
+    ],
+)
+def test_a_template_without_words_for_what_a_case_asks_is_told(
+    variable: str, case: str, words: str, tmp_path: Path
+) -> None:
     folder = shutil.copytree(ROOT / "adapters" / "torch", tmp_path / "mine")
     template = folder / "repro.py.j2"
-    template.write_text(template.read_text(encoding="utf-8").replace("{% set twice = true %}", ""), encoding="utf-8")
-    with pytest.raises(NoScript, match=r"mine.* has no words for second derivatives"):
-        script(stored(of_case("second/rank3")), refused(str(folder)))
+    without = template.read_text(encoding="utf-8").replace(f"{{% set {variable} = true %}}", "")
+    template.write_text(without, encoding="utf-8")
+    with pytest.raises(NoScript, match=rf"mine.* has no words for {words}"):
+        script(stored(of_case(case)), refused(str(folder)))
 
 
-def test_a_template_without_words_for_recomputation_is_told(tmp_path: Path) -> None:
-    folder = shutil.copytree(ROOT / "adapters" / "torch", tmp_path / "mine")
-    template = folder / "repro.py.j2"
-    words = template.read_text(encoding="utf-8").replace("{% set recomputes = true %}", "")
-    template.write_text(words, encoding="utf-8")
-    with pytest.raises(NoScript, match=r"mine.* has no words for recomputation"):
-        script(stored(of_case("recompute/frozen")), refused(str(folder)))
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("torch", ["layer.eps = 0.25", "layer.momentum = 0.5"]),
+        ("mindspore", ["layer.eps = 0.25", "layer.momentum = 0.75"]),
+        ("keras", ["layer.epsilon = 0.25", "layer.momentum = 0.75"]),
+    ],
+)
+def test_a_script_assigns_attributes_by_the_frameworks_own_names(target: str, words: list[str]) -> None:
+    text = script(stored(of_case("assigned/by-turns")), refused(target))
+    for each in words:
+        assert f"\n    {each}\n" in text
+
+
+@pytest.mark.parametrize("target", ["keras,execution=compiled", "keras,backend=jax,execution=compiled"])
+def test_a_script_compiles_once_for_each_kind_of_call(target: str) -> None:
+    """train, eval, eval, train, eval: what is compiled for a mode is called again in it."""
+    text = script(stored(of_case("assigned/by-turns")), refused(target))
+    assert (text.count("def call(") + text.count("\n    call = "), text.count("call_2")) == (1, 4)
+    reloaded = script(stored(of_case("modes/save-and-load")), refused(target))
+    assert reloaded.count("def call") + reloaded.count("jax.jit") > 1  # a new layer takes new code
 
 
 @pytest.mark.parametrize(

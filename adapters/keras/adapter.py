@@ -37,6 +37,11 @@ def variable(layer: Any, name: str) -> Any:
     return getattr(layer, STATE[name], None)
 
 
+def of_old(momentum: float) -> float:
+    """What the old value weighs where the new one has this weight: 0.1 for 0.9, as a person writes it."""
+    return float(1 - Decimal(repr(momentum)))
+
+
 def renumbering(keras: Any) -> Callable[[], None]:
     """What makes Keras count the names of its layers from the beginning: public in Keras 2, inside of Keras 3."""
     if hasattr(keras.backend, "reset_uids"):
@@ -309,6 +314,7 @@ class Keras(Adapter):
     masks = True
     twice = True
     recomputes = True
+    assigns = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         name, device = options.get("backend", "tensorflow"), options["device"]
@@ -355,7 +361,7 @@ class Keras(Adapter):
             raise NotExpressible("Keras always tracks running statistics")
         arguments: Dict[str, Any] = {
             "axis": 1 if layer.layout == "channels_first" else -1,
-            "momentum": float(1 - Decimal(repr(layer.momentum))),  # 0.1 for 0.9, as a person writes it
+            "momentum": of_old(layer.momentum),
             "epsilon": layer.eps,
         }
         arguments.update({name: False for name in ("scale", "center") if not getattr(layer, name)})
@@ -397,6 +403,7 @@ class Keras(Adapter):
             held = self.reloaded(held, tuple(x.shape))
         if step.strided:
             x = self.strided(x)
+        self.assign(held.layer, step.assigned)
         held.layer.trainable = held.arguments.get("trainable", True) and not step.frozen
         mode = {} if step.mode == "default" else {"training": step.mode == "train"}
         with framework():
@@ -408,6 +415,13 @@ class Keras(Adapter):
         if step.dy is not None and arrays["y"].dtype != step.dy.dtype:
             self.note(f"dy was cast from {step.dy.dtype} to {arrays['y'].dtype}, the dtype of y")
         return held, arrays
+
+    def assign(self, layer: Any, values: Dict[str, float]) -> None:
+        with framework():
+            if "eps" in values:
+                layer.epsilon = values["eps"]
+            if "momentum" in values:
+                layer.momentum = of_old(values["momentum"])
 
     def built(self, held: Held, dtype: str, shape: Tuple[int, ...]) -> Held:
         """Build it as Keras does at the first call, when input and dtype are known, and put initial values in place.

@@ -46,6 +46,7 @@ class MindSpore(Adapter):
     """Canonical parameters are renamed and momentum is turned round: the layer's own weighs the old value."""
 
     recomputes = True
+    assigns = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         self.device = options["device"]
@@ -170,6 +171,9 @@ class MindSpore(Adapter):
     def step(self, layer: Any, step: Step) -> Tuple[Any, Dict[str, Array]]:
         if step.save_load:
             layer = self.reloaded(layer)
+        with framework():
+            for name, value in step.assigned.items():
+                setattr(getattr(layer, "bn2d", layer), name, 1 - value if name == "momentum" else value)
         if step.mode != "default":
             layer.set_train(step.mode == "train")
         for name in self.learned:

@@ -137,6 +137,7 @@ class NumPy(Adapter):
     masks = True
     twice = True
     recomputes = True
+    assigns = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         if options["device"] != "cpu":
@@ -165,6 +166,8 @@ class NumPy(Adapter):
     def step(self, layer: BatchNorm, step: Step) -> Tuple[BatchNorm, Dict[str, Array]]:
         if step.save_load:
             self.facts.append("NumPy has no checkpoints; the layer went on as it was")
+        for name, value in step.assigned.items():
+            setattr(layer, name, value)
         if step.mode != "default":
             layer.training = step.mode == "train"
         x, dtype = numbers(step.x), step.x.dtype

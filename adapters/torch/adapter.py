@@ -25,6 +25,7 @@ class Torch(Adapter):
 
     twice = True
     recomputes = True
+    assigns = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         self.device = options["device"]
@@ -90,6 +91,9 @@ class Torch(Adapter):
     def step(self, layer: torch.nn.Module, step: Step) -> Tuple[torch.nn.Module, Dict[str, Array]]:
         if step.save_load:
             layer = self.reloaded(layer)
+        with framework():
+            for name, value in step.assigned.items():
+                setattr(layer, name, value)
         if step.mode != "default":
             layer.train(step.mode == "train")
         for parameter in layer.parameters():

@@ -26,6 +26,7 @@ How a framework spells a layer stands beside its adapter, in ``repro.py.j2``: a 
     constructor(case), version(case)            expressions: the class; the framework's version
     twice                                       a variable: true where `step` heeds `step.v`, for second derivatives
     recomputes                                  a variable: true where the macros heed `case.recomputes`
+    assigns                                     a variable: true where `step` heeds `step.assigned`
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conformance.layer import Parameters, Trace
 from conformance.problem import INITIAL, Problem
@@ -75,6 +75,9 @@ def reference(problem: Problem, parameters: Parameters, traces: Sequence[Trace],
         flags["updating"] = source.literal(updating)
     if moving and len({weight for weight in weights if weight is not None}) > 1:
         flags["m"] = source.literal(weights)
+    parameters = replace(parameters, eps=traces[0].eps)  # which may have been assigned
+    if first & {"y", "dx", "dgamma"} and len({trace.eps for trace in traces}) > 1:
+        flags["eps"] = source.literal([trace.eps for trace in traces])
     body = _body(problem, parameters, wanted, batch, flags, used, moving, updating, weights, number)
     if empty:
         body.insert(0, "# A batch of no values has no mean; nothing is updated.")
@@ -162,7 +165,7 @@ def _body(
     elif normalised:
         lines.append("mean, var = running_mean, running_var")
     if normalised:
-        eps = f" + {source.literal(float(p.eps))}" if p.eps else ""
+        eps = " + eps" if "eps" in flags else f" + {source.literal(float(p.eps))}" if p.eps else ""
         lines += [f"inv = 1 / np.sqrt(var{eps})", "xhat = (x - mean) * inv"]
     names = {kind: f'expected[f"{kind}[{{i}}]"]' if wanted.indexed else f'expected["{kind}"]' for kind in wanted.kinds}
     found: dict[str, str] = {}

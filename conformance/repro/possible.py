@@ -63,10 +63,14 @@ def checked(
     if case.frameworks is not None and framework not in case.frameworks:
         raise NoScript(f"the case says nothing of {framework}")
     spelling = template.opened(adapter.path)
-    if any(step.second is not None for step in case.spec.steps) and not getattr(spelling, "twice", False):
-        raise NoScript(f"{adapter.path / template.NAME} has no words for second derivatives, as it sets no `twice`")
-    if case.spec.recompute and not getattr(spelling, "recomputes", False):
-        raise NoScript(f"{adapter.path / template.NAME} has no words for recomputation, as it sets no `recomputes`")
+    wanted = {
+        "twice": ("second derivatives", any(step.second is not None for step in case.spec.steps)),
+        "recomputes": ("recomputation", case.spec.recompute),
+        "assigns": ("assigned attributes", any(step.assign is not None for step in case.spec.steps)),
+    }
+    for name, (what, asked) in wanted.items():
+        if asked and not getattr(spelling, name, False):
+            raise NoScript(f"{adapter.path / template.NAME} has no words for {what}, as it sets no `{name}`")
     return adapter, options
 
 

@@ -19,6 +19,8 @@ class Step:
     """One call as a template spells it; x, dy, keep and v are expressions of NumPy arrays, empty where there is none.
 
     With a v, the cotangent of dx, the call is differentiated twice: it has ddx, ddy and, of a learned gamma, ddgamma.
+    `assigned`: attributes in canonical terms, eps and momentum, and what is assigned to them before the call. `call` is
+    the name of what is compiled for calls of its kind, and `compiles` whether none came before, where calls compile.
     """
 
     mode: str
@@ -34,6 +36,9 @@ class Step:
     strided: bool
     first: bool
     v: str = ""
+    assigned: tuple[tuple[str, float], ...] = ()
+    call: str = "call"
+    compiles: bool = True
 
 
 @dataclass(frozen=True)

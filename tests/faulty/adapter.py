@@ -36,9 +36,15 @@ def _f(what: str, *edits: Edit, named: str = "") -> Fault:
 
 # The lines that faults are written into.
 AGAIN = "layer.forward(x, dtype, mask, again=True)"
+ASSIGNED = "setattr(layer, name, value)"
 AXES = "self.axes = (0, *range(2, x.ndim))"
 BATCH = "self.batch = self.training or not self.track_running_stats"
 BETA = "+ self.beta.reshape(self.column)"
+CAPTURED = (
+    'made = vars(layer).setdefault("made", {"eps": layer.eps, "momentum": layer.momentum}); '
+    'now = {**made, **vars(layer).get("given", {})}; calls = vars(layer).setdefault("calls", {}); '
+    "vars(layer).update(calls.setdefault((step.mode, step.frozen, step.x.shape), now))"
+)
 CHANNELS = 'raise ValueError(f"expected {self.features} channels, got {x.shape[1]}")'
 COUNT = "self.n = x.size // max(self.features, 1) if mask is None else int(mask.sum())"
 COLUMN = "self.column = (1, -1) + (1,) * (x.ndim - 2)"
@@ -172,6 +178,17 @@ CONVENTIONS = {
     ),
     "root_forgotten": _f("Divides by the variance.", (INV, "1 / (var + self.real(self.eps))"), named="root-forgotten"),
     "infers_by_default": _f("Begins in evaluation.", (START, "self.training = False"), named="default-mode-eval"),
+    "assignment_ignored": _f(
+        "Holds what it was made with, whatever is assigned to its attributes.",
+        (ASSIGNED, "pass"),
+        named="assignment-ignored",
+    ),
+    "assignment_ignored_once_called": _f(
+        "Holds what stood at the first call of each kind, as compiled code does.",
+        (ASSIGNED, 'vars(layer).setdefault("given", {})[name] = value'),
+        (MODE, f"{MODE}; {CAPTURED}"),
+        named="assignment-ignored-once-compiled",
+    ),
     "forgets_the_mode": _f(
         "Trains wherever a call names no mode.",
         ('if step.mode != "default":', "if True:"),
