@@ -183,8 +183,16 @@ def test_a_script_compiles_once_for_each_kind_of_call(target: str) -> None:
     """train, eval, eval, train, eval: what is compiled for a mode is called again in it."""
     text = script(stored(of_case("assigned/by-turns")), refused(target))
     assert (text.count("def call(") + text.count("\n    call = "), text.count("call_2")) == (1, 4)
-    reloaded = script(stored(of_case("modes/save-and-load")), refused(target))
-    assert reloaded.count("def call") + reloaded.count("jax.jit") > 1  # a new layer takes new code
+    reloaded = script(stored(of_case("recompute/reloaded")), refused(target))
+    assert (
+        reloaded.count("def call(") + reloaded.count("jax.jit(") == 3
+    )  # train, train, eval: a new layer takes new code
+
+
+def test_where_a_template_compiles_nothing_itself_equal_steps_are_one_loop(make_case: MakeCase) -> None:
+    problem = materialise(make_case(steps=["train", *["eval"] * 4]))
+    assert "for i in range(1, 5):" in script(stored(problem), refused("torch,execution=scripted"))
+    assert "for i in range(2, 5):" in script(stored(problem), refused("keras,execution=compiled"))
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class Writer:
             or self.dies
             or self.problem.beside is not None  # what ran before may have left something for any of it
             or self.case.spec.recompute  # the backward pass runs the layer, too
-            or self._compiles
+            or self._executes_otherwise
         )
         gradients = bool(whole or {row.kind for row in rows} & _GRADIENTS) and any(
             call.dy is not None for call in self.problem.calls[:number]
@@ -90,8 +90,8 @@ class Writer:
         return [*start, "seen = {}", *body, "", *self._comparison(rows, number)]
 
     @property
-    def _compiles(self) -> bool:
-        """Whether the target executes otherwise than usually."""
+    def _executes_otherwise(self) -> bool:
+        """Whether the target executes otherwise than its framework does usually."""
         usual = self.profile.options.get("execution", [self.options.get("execution")])[0]
         return self.options.get("execution") != usual
 
@@ -186,12 +186,13 @@ class Writer:
         """The steps, each written out; runs of equal ones as a loop."""
         several = number > 1
         flags = []
+        compiles = self._executes_otherwise and getattr(self.template, "compiles", False)
         kinds: dict[tuple[object, ...], str] = {}
         for index, call in enumerate(self.problem.calls[:number]):
             kind = (call.mode, call.frozen, call.dy is None, call.v is None, call.mask is None)
             if call.save_load:
                 kinds.clear()  # as its layer is another one
-            known = self._compiles and kind in kinds
+            known = kind in kinds
             name = kinds.setdefault(kind, f"call_{len(kinds) + 1}" if kinds else "call")
             step = Step(
                 mode=call.mode,
@@ -208,8 +209,8 @@ class Writer:
                 first=index == 0,
                 v=("vs[{}]" if several else "v") if twice and call.v is not None else "",
                 assigned=call.assigned,
-                call=name if self._compiles else "call",
-                compiles=not known,
+                call=name if compiles else "call",
+                compiles=not (compiles and known),
             )
             flags.append((step, tuple((row.kind, row.what, row.dtype) for row in rows if row.step == index)))
         lines: list[str] = []
