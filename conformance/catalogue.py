@@ -17,19 +17,20 @@ from conformance.conventions import (
     Precision,
     Updating,
 )
+from conformance.layer import DERIVATIVES
 
-_TWICE = ("ddx", "ddgamma", "ddy")
+_OTHERS = ("ddx", "ddgamma", "ddy", "jvp")
 
 #: Stage → the tensors that a change of it can move.
 _REACH = {
-    Channels: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var", *_TWICE},
-    Modes: {"y", "dx", "dgamma", "running_mean", "running_var", "num_batches_tracked", *_TWICE},
-    Moments: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var", *_TWICE},
-    Normalising: {"y", "dx", "dgamma", *_TWICE},
-    Updating: {"y", "dx", "dgamma", "running_mean", "running_var", "num_batches_tracked", *_TWICE},
-    Affine: {"y", "dx", "ddx", "ddy"},
-    Differentiating: {"dx", "dgamma", "dbeta", "ddx"},
-    Precision: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var", *_TWICE},
+    Channels: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var", *_OTHERS},
+    Modes: {"y", "dx", "dgamma", "running_mean", "running_var", "num_batches_tracked", *_OTHERS},
+    Moments: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var", *_OTHERS},
+    Normalising: {"y", "dx", "dgamma", *_OTHERS},
+    Updating: {"y", "dx", "dgamma", "running_mean", "running_var", "num_batches_tracked", *_OTHERS},
+    Affine: {"y", "dx", "ddx", "ddy", "jvp"},
+    Differentiating: {"dx", "dgamma", "dbeta", "ddx", "jvp"},
+    Precision: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var", *_OTHERS},
 }
 
 
@@ -46,7 +47,9 @@ class Hypothesis:
         """The tensors that it can move, without their steps."""
         taken_back = dict(self.changes.get("backward", ()))  # where y is not: derivatives alone move
         moved = set().union(*(_REACH[STAGES[field]] for field in self.changes))
-        return moved.union(name for field in taken_back for name in _REACH[STAGES[field]] if name.startswith("d"))
+        return moved.union(
+            name for field in taken_back for name in _REACH[STAGES[field]] if name.startswith(DERIVATIVES)
+        )
 
 
 def _h(name: str, sentence: str, **changes: Any) -> Hypothesis:
@@ -112,6 +115,11 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
         "a call that names no mode runs in the default one, whatever the last one was",
         mode_lasts=False,
     ),
+    _h(
+        "mode-of-first-tangent",
+        "differentiated along a tangent, the layer runs in the mode in which it first was for this shape",
+        tangent_mode="of the first of its shape",
+    ),
     _h("frozen-infers", "a frozen layer infers, even in training mode", frozen="eval"),
     _h("frozen-trains", "a frozen layer still normalises by the batch in training mode", frozen="mode"),
     _h(
@@ -162,6 +170,11 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
         "the running statistics are updated again as the backward pass recomputes the layer",
         updates_in_backward=1,
     ),
+    _h(
+        "statistics-updated-along-tangent",
+        "the running statistics are updated again as y is differentiated along a tangent",
+        updates_along_tangent=1,
+    ),
     _h("statistics-updated-twice", "the running statistics are updated twice per step", updates=2),
     _h("statistics-updated-thrice", "the running statistics are updated three times per step", updates=3),
     _h("statistics-updated-in-eval", "the running statistics are updated in evaluation too", update_in_eval=True),
@@ -196,7 +209,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     *(
         _h(
             f"dx-by-chain-rule{suffix}",
-            f"dx goes by the chain rule{through}, and γ·Σg, Σg·x, −½·inv³ or what follows is infinite or too small",
+            f"derivatives by x go by the chain rule{through}, where γ·Σg, Σg·x, inv³ or more is infinite or too small",
             derivation=derivation,
         )
         for suffix, through, derivation in (
@@ -210,6 +223,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
         "the gradients of training are taken by the running statistics, updated first",
         backward=(("train_statistics", "running"), ("update_first", True)),
     ),
+    _h("tangent-lost", "the derivative along a tangent is 0, as if x had none", tangent="lost"),
     _h("gradient-detached", "no gradient flows through the batch's statistics", gradient="detached"),
     _h("gradient-mean-detached", "no gradient flows through the batch's mean", gradient="mean detached"),
     _h("gradient-variance-detached", "no gradient flows through the batch's variance", gradient="variance detached"),

@@ -22,13 +22,15 @@ class Channels:
 class Modes:
     """Which mode a step runs in. `mode_lasts`: a mode holds for later calls that name none.
 
-    `assigned`: whether ε and momentum that are assigned to the layer's attributes count, or never, or no longer once a
-    call of the same kind has been compiled with those of before.
+    `tangent_mode`: whether what is differentiated along a tangent runs in the mode that it is told, or in that of the
+    first such step of its shape. `assigned`: whether ε and momentum that are assigned to the layer's attributes count,
+    or never, or no longer once a call of the same kind has been compiled with those of before.
     """
 
     default_mode: Literal["train", "eval"] = "train"
     mode_lasts: bool = True
     frozen: Literal["mode", "eval"] = "mode"
+    tangent_mode: Literal["as told", "of the first of its shape"] = "as told"
     assigned: Literal["heeded", "ignored", "captured"] = "heeded"
 
 
@@ -83,7 +85,8 @@ class Normalising:
 class Updating:
     """How the running statistics move, and what is kept of them.
 
-    `updates`: how often in a step, and `updates_in_backward`: how often again on its way back, where it recomputes.
+    `updates`: how often in a step; `updates_in_backward`: how often again on its way back, where it recomputes, and
+    `updates_along_tangent`: in a step that is differentiated along a tangent.
     `momentum_held`: the dtype that momentum is rounded to. `stored`: what running_var averages. `begins`: every update
     may start from a mean of 0 and a variance of 1. `loaded`: a checkpoint keeps the statistics, or not.
     """
@@ -98,6 +101,7 @@ class Updating:
     averaging: Literal["as given", "exponential", "cumulative"] = "as given"
     updates: Literal[0, 1, 2, 3] = 1
     updates_in_backward: Literal[0, 1] = 0
+    updates_along_tangent: Literal[0, 1] = 0
     update_in_eval: bool = False
     update_first: bool = False
     mean_updated: bool = True
@@ -130,13 +134,15 @@ class Differentiating:
     `dgamma`: Σg·x̂, Σg·(x−μ), or inv·(Σg·x − μ·Σg), which is another thing where one of these is infinite. `thawed`:
     whether γ and β learn again that were frozen in a step before, or have gradients of 0. `second`: whether second
     derivatives see that the mean which σ² is taken about moves with x. `backward`: choices of any stage that the
-    gradients are taken by, where y is not: field and value.
+    gradients are taken by, where y is not: field and value. `tangent`: whether y is differentiated along a tangent,
+    or as if x had none.
     """
 
     gradient: Literal[
         "full", "detached", "mean detached", "variance detached", "sums of g undivided", "sums of g·x̂ undivided"
     ] = "full"
     eval_gradient: Literal["direct", "through the batch"] = "direct"
+    tangent: Literal["followed", "lost"] = "followed"
     derivation: Literal["closed", "chain", "chain through the mean", "chain of squares"] = "closed"
     products: Literal["of x̂", "of x−μ", "of x−μ for dx"] = "of x̂"
     dx_scale: Literal["applied", "ignored"] = "applied"

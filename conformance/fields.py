@@ -202,7 +202,10 @@ class Mask(Model):
 
 
 class Gradient(Model):
-    """The cotangent of y: draws from a normal distribution. Never a plain sum, whose exact input gradient is zero."""
+    """The cotangent of y, or a tangent of x: draws from a normal distribution.
+
+    Never a plain sum, whose exact input gradient is zero.
+    """
 
     mean: Float = 0.0
     std: Annotated[Float, Field(ge=0)] = 1.0

@@ -158,7 +158,8 @@ class Step:
     the framework's own checkpoint into a new layer before the call; `strided` makes x a non-contiguous view; `mask`,
     (N, *spatial) bool, says which values count; `reread` asks for ``x`` as it is after the call. `v`, like x, is the
     cotangent of dx: it asks for the derivatives of the sum of v·dx by x, γ and dy. `assigned` are eps and momentum as
-    far as they are assigned to the layer's attributes before the call, in canonical terms.
+    far as they are assigned to the layer's attributes before the call, in canonical terms. `tangent`, like x, asks for
+    the derivative of y along it, by the framework's forward mode; such a step has no `dy`.
     """
 
     mode: str
@@ -171,6 +172,7 @@ class Step:
     reread: bool = False
     v: Optional[Array] = None
     assigned: Dict[str, float] = field(default_factory=dict)
+    tangent: Optional[Array] = None
 
 
 class Adapter:
@@ -183,12 +185,14 @@ class Adapter:
         twice: whether the adapter takes second derivatives; where not, a step with `v` is not expressible.
         recomputes: whether it heeds a layer's `recompute`; where not, such a layer is not expressible.
         assigns: whether it heeds a step's `assigned`; where not, such a step is not expressible.
+        tangents: whether it takes derivatives in forward mode; where not, a step with `tangent` is not expressible.
     """
 
     masks = False
     twice = False
     recomputes = False
     assigns = False
+    tangents = False
 
     def __init__(self) -> None:
         self.received = ""
@@ -230,7 +234,7 @@ class Adapter:
 
         Returns the layer (a new one after `save_load`) and what came out, (N, C, *spatial): ``y`` and, where a
         cotangent was given, ``dx``, and ``dgamma`` and ``dbeta`` where the layer learns them; for a `v`
-        ``ddx`` and ``ddy``, and ``ddgamma`` where it learns γ.
+        ``ddx`` and ``ddy``, and ``ddgamma`` where it learns γ; for a `tangent` ``jvp``, like y.
         """
         raise NotImplementedError
 
@@ -258,8 +262,9 @@ def _step(packed: Dict[str, Any]) -> Step:
     dy = None if packed["dy"] is None else Array.unpack(packed["dy"])
     mask = None if packed["mask"] is None else Array.unpack(packed["mask"])
     v = None if packed.get("v") is None else Array.unpack(packed["v"])
+    tangent = None if packed.get("tangent") is None else Array.unpack(packed["tangent"])
     flags = {name: packed[name] for name in ("frozen", "save_load", "strided", "reread")}
-    return Step(packed["mode"], x, dy, mask=mask, v=v, assigned=packed.get("assigned", {}), **flags)
+    return Step(packed["mode"], x, dy, mask=mask, v=v, assigned=packed.get("assigned", {}), tangent=tangent, **flags)
 
 
 def _run_beside(adapter: Adapter, packed: Dict[str, Any]) -> None:
@@ -283,6 +288,8 @@ def _observe(adapter: Adapter, request: Dict[str, Any], steps: List[Dict[str, An
         raise NotExpressible("the adapter takes no second derivatives")
     if any(step.get("assigned") for step in request["steps"]) and not adapter.assigns:
         raise NotExpressible("the adapter assigns no attributes")
+    if any(step.get("tangent") is not None for step in request["steps"]) and not adapter.tangents:
+        raise NotExpressible("the adapter takes no derivatives in forward mode")
     recompute = request.get("recompute", False)
     if recompute and not adapter.recomputes:
         raise NotExpressible("the adapter does not recompute activations")

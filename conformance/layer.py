@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from conformance.arithmetic import Array
 
+#: What the names of derivatives begin with: dx, dgamma, ddx and so on, and jvp.
+DERIVATIVES = ("d", "jvp")
+
 
 @dataclass(frozen=True)
 class Parameters:
@@ -42,6 +45,8 @@ class Values:
     `mask`, (n,) of ones and zeros, says which values the batch's statistics are taken over; None: all of them.
     `samples` is the size of the batch, N; `reloaded`: the layer has been through a checkpoint before the step.
     `v`, (C, n), is the cotangent of dx. `assigned`: attributes of the layer that are assigned before the step.
+    `forward`: g is a tangent of x in place of a cotangent, and y is differentiated along it: as ∂y/∂x is symmetric but
+    for γ, which is the same all over a channel, the derivative is what dx would be.
     """
 
     mode: str
@@ -53,6 +58,7 @@ class Values:
     reloaded: bool = False
     v: Array | None = None
     assigned: tuple[tuple[str, float], ...] = ()
+    forward: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from conformance.bounds import StepBounds, bounds
 from conformance.conventions import CANONICAL, Conventions
 from conformance.expected import Expected, InChannels
 from conformance.latest import Latest
-from conformance.layer import Parameters, Trace, Values
+from conformance.layer import DERIVATIVES, Parameters, Trace, Values
 from conformance.problem import Call, Problem, dtype_name
 from conformance.profile import Profile
 from conformance.reference import HELD, Batches, read
@@ -124,10 +124,11 @@ class Oracle:
             ("unlearned",): layer is not None and layer.scale and layer.center,
             ("assigned",): not any(call.assigned for call in calls),
             ("updates_in_backward",): not self.problem.case.spec.recompute,
+            ("updates_along_tangent", "tangent_mode", "tangent"): all(call.tangent is None for call in calls),
             ("loaded",): not any(call.save_load for call in calls),
             ("second",): all(call.v is None for call in calls),
             ("eps_of",): self.problem.beside is None,
-            ("backward",): all(call.dy is None for call in calls),
+            ("backward",): all(call.dy is None and call.tangent is None for call in calls),
             ("summation",): all(call.x.size <= BLOCKED_DEPTH * call.x.shape[1] for call in calls),
         }
         return {name: getattr(CANONICAL, name) for names, is_idle in idle.items() if is_idle for name in names}
@@ -166,13 +167,14 @@ class Oracle:
             Values(
                 call.mode,
                 _rows(call.x),
-                None if call.dy is None else _rows(call.dy),
+                next((_rows(given) for given in (call.dy, call.tangent) if given is not None), None),
                 call.frozen,
                 None if call.mask is None else call.mask.reshape(-1).astype(np.float64),
                 call.x.shape[0],
                 call.save_load,
                 None if call.v is None else _rows(call.v),
                 call.assigned,
+                call.tangent is not None,
             )
             for call in self.problem.calls
         ]
@@ -194,7 +196,7 @@ class Oracle:
         alike = conventions.but(backward=())
         forward = self.expected(profile, alike, grade)
         backward = self.expected(profile, alike.but(**dict(conventions.backward)), grade)
-        return {name: (backward if name.startswith("d") else forward)[name] for name in forward}
+        return {name: (backward if name.startswith(DERIVATIVES) else forward)[name] for name in forward}
 
     def _of_axis(self, profile: Profile, conventions: Conventions, grade: Grade) -> dict[str, Expected]:
         """What is expected where another axis is taken for the channels: that of the tensors turned, turned back."""
@@ -254,7 +256,7 @@ class Oracle:
         def add(name: str, value: Array | None, bound: Array | None) -> None:
             if value is None or bound is None:
                 return
-            if name in ("y", "dx", "ddx", "ddy"):
+            if name in ("y", "jvp", "dx", "ddx", "ddy"):
                 form = (index, name, grid if name == "y" else None)
                 step[name] = self._latest.answer(
                     lambda: Expected(_unrows(value, shape), _unrows(bound, shape), io, grid=form[2]), form, value, bound
@@ -262,8 +264,12 @@ class Oracle:
             else:
                 step[name] = self._latest.answer(lambda: Expected(value, bound, held), (index, name), value, bound)
 
-        for name in ("y", "dx", "dgamma", "dbeta", "ddx", "ddy", "ddgamma"):
-            add(name, getattr(trace, name), getattr(limit, name))
+        add("y", trace.y, limit.y)
+        if call.tangent is None:
+            for name in ("dx", "dgamma", "dbeta", "ddx", "ddy", "ddgamma"):
+                add(name, getattr(trace, name), getattr(limit, name))
+        else:
+            add("jvp", trace.dx, limit.dx)
         if call.reread:
             step["x"] = self._latest.answer(lambda: self._untouched(call), "x", call)
         layer = self._latest.answer(lambda: self._layer(p), "layer", p)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from typing import Any
@@ -31,7 +31,7 @@ INITIAL = {"gamma": 1.0, "beta": 0.0, "running_mean": 0.0, "running_var": 1.0}
 SHARED = 4_096
 
 # Cotangents and initial vectors must not repeat the input's draws when their seeds are equal.
-_INPUT, _COTANGENT, _INITIAL, _MASK, _SECOND = 0, 1, 2, 3, 4
+_INPUT, _COTANGENT, _INITIAL, _MASK, _SECOND, _TANGENT = 0, 1, 2, 3, 4, 5
 
 
 @cache
@@ -58,7 +58,7 @@ def to_wire(array: Array) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Call:
-    """One step: x, the cotangents dy of y and v of dx, all (N, C, *spatial), and the mask (N, *spatial) of bool.
+    """One step: x, its tangent, cotangents dy of y and v of dx, all (N, C, *spatial), and a mask (N, *spatial), bool.
 
     `assigned` are attributes of the layer and their values, in canonical terms.
     """
@@ -73,6 +73,12 @@ class Call:
     reread: bool = False
     v: Array | None = None
     assigned: tuple[tuple[str, float], ...] = ()
+    tangent: Array | None = None
+
+    def each(self, change: Callable[[Array], Array]) -> Call:
+        """The same with a change made to whatever has the shape of x."""
+        dy, v, tangent = (None if a is None else change(a) for a in (self.dy, self.v, self.tangent))
+        return replace(self, x=change(self.x), dy=dy, v=v, tangent=tangent)
 
 
 @dataclass(frozen=True)
@@ -114,22 +120,13 @@ class Problem:
 
     def of_channels(self, channels: slice) -> Problem:
         """The same of some channels alone."""
-
-        def some(a: Array | None) -> Array | None:
-            return None if a is None else a[:, channels]
-
-        calls = tuple(replace(call, x=call.x[:, channels], dy=some(call.dy), v=some(call.v)) for call in self.calls)
+        calls = tuple(call.each(lambda a: a[:, channels]) for call in self.calls)
         initial = {name: value[channels] for name, value in self.initial.items()}
         return replace(self, calls=calls, initial=initial, features=calls[0].x.shape[1])
 
     def turned(self, *axes: int) -> Problem:
         """The same with two axes of what every step is given in each other's place."""
-
-        def moved(a: Array | None) -> Array | None:
-            return None if a is None else a.swapaxes(*axes)
-
-        calls = (replace(call, x=call.x.swapaxes(*axes), dy=moved(call.dy), v=moved(call.v)) for call in self.calls)
-        return replace(self, calls=tuple(calls))
+        return replace(self, calls=tuple(call.each(lambda a: a.swapaxes(*axes)) for call in self.calls))
 
     @cached_property
     def wire(self) -> dict[str, Any]:
@@ -162,7 +159,7 @@ class Problem:
         left_out |= {name for name in ("beside", "recompute") if not getattr(self.case.spec, name)}
         said = self.case.spec.model_dump(exclude=left_out)
         for step in said["steps"]:
-            for name in ("second", "assign"):
+            for name in ("second", "assign", "tangent"):
                 if step[name] is None:
                     del step[name]
         digest = hashlib.sha256(repr(said).encode())  # JSON would make null of NaN and of infinity
@@ -171,6 +168,7 @@ class Problem:
             digest.update(b"" if call.dy is None else call.dy.tobytes())
             digest.update(b"" if call.mask is None else call.mask.tobytes())
             digest.update(b"" if call.v is None else call.v.tobytes())
+            digest.update(b"" if call.tangent is None else call.tangent.tobytes())
         for name, value in sorted(self.initial.items()):
             digest.update(name.encode() + value.tobytes())
         return digest.hexdigest()
@@ -193,6 +191,7 @@ def _step(call: Call) -> dict[str, Any]:
         "reread": call.reread,
         "v": None if call.v is None else to_wire(call.v),
         "assigned": dict(call.assigned),
+        "tangent": None if call.tangent is None else to_wire(call.tangent),
     }
 
 
@@ -210,11 +209,13 @@ def materialise(case: Case, carried: Mapping[str, Array] | None = None) -> Probl
         spec = case.input_of(index)
         x = tensor(spec, index)
         gradient = step.gradient or case.spec.gradient
-        dy = None if gradient is None else cotangent(gradient, x, index)
+        dy = None if gradient is None or step.tangent is not None else cotangent(gradient, x, index)
+        tangent = None if step.tangent is None else cotangent(step.tangent, x, index, _TANGENT)
         mask = None if step.mask is None else draw_mask(step.mask, (x.shape[0], *x.shape[2:]), index)
         v = None if step.second is None else cotangent(Gradient(seed=step.second.seed), x, index, _SECOND)
         assigned = () if step.assign is None else tuple(step.assign.values.items())
-        calls.append(Call(step.mode, x, dy, step.frozen, step.save_load, spec.strided, mask, step.reread, v, assigned))
+        flags = step.frozen, step.save_load, spec.strided
+        calls.append(Call(step.mode, x, dy, *flags, mask, step.reread, v, assigned, tangent))
     built = _built(layer or Layer(), case.rank, case.input_of(0))
     initial = built.initial | {name: value for name, value in (carried or {}).items() if name in INITIAL}
     return Problem(case, tuple(calls), initial, built.dtype, built.features, _beside(case))
@@ -281,7 +282,7 @@ def _odd_float32(exact: Array) -> Array:
 
 
 def cotangent(gradient: Gradient, x: Array, step: int, stream: int = _COTANGENT) -> Array:
-    """Draws from a normal distribution in the shape of x and the dtype of y."""
+    """Draws from a normal distribution in the shape of x and the dtype of y: a cotangent, or a tangent."""
     dtype = x.dtype if np.issubdtype(x.dtype, np.floating) or x.dtype.name == "bfloat16" else np.dtype(np.float32)
     drawn = _seeded(gradient.seed, stream, step).standard_normal(x.shape)
     with np.errstate(over="ignore"):

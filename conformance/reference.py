@@ -220,7 +220,7 @@ def _updated(
     before = state
     if c.begins == "anew":
         before = State(np.zeros_like(state.running_mean), np.ones_like(state.running_var), state.count)
-    after, weight = stages.updated(before, mean, sample_var, p, c, arithmetic, backward=step.g is not None)
+    after, weight = stages.updated(before, mean, sample_var, p, c, arithmetic, step)
     return _Update(before, after, weight, mean, sample_var, correction)
 
 
@@ -277,11 +277,13 @@ def _output(
         dx = stages.dx((g, xhat, kept), of_dx, divisors, outer)
         if any(divisors) and c.derivation != "closed":
             dx = stages.chained(dx, (g, x, kept), sums[0], (gamma, mu, inv), counted, c, arithmetic)
+        if step.forward and c.tangent == "lost":
+            dx = arithmetic.lift(np.zeros(x.shape))
         handed_out = of_dx if c.products == "of x−μ" else sums
         if c.dgamma == "of two sums":
             handed_out = sums[0], stages.of_two_sums(sums, (g, x), (mu, inv), arithmetic)
         dbeta, dgamma = stages.returned(handed_out, inv, counted, c, arithmetic)
-    learned = p.trainable and not step.frozen
+    learned = p.trainable and not step.frozen and not step.forward
     trace = Trace(
         batch=batch,
         mask=step.mask,

@@ -30,7 +30,7 @@ SEARCH_LIMIT = 300
 CASES = 5_000
 #: The tensors that a step returns, in the order in which it makes them.
 TENSORS = (
-    *("y", "dx", "dgamma", "dbeta", "ddx", "ddgamma", "ddy"),
+    *("y", "jvp", "dx", "dgamma", "dbeta", "ddx", "ddgamma", "ddy"),
     *("gamma", "beta", "running_mean", "running_var", "num_batches_tracked", "x"),
 )
 #: Details are unpacked so many cases at a time.

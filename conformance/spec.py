@@ -97,6 +97,9 @@ class Step(Model):
     reread: Annotated[Bool, Field(description="Read x again after the call: it must be what it was.")] = False
     assign: Annotated[Assigned | None, Field(description="Attributes that are assigned before the call.")] = None
     second: Annotated[Second | None, Field(description="Second derivatives, of a step with a cotangent.")] = None
+    tangent: Annotated[
+        Gradient | None, Field(description="Of x: y is differentiated along it in forward mode, not backward.")
+    ] = None
 
 
 class Carried(Model):
@@ -162,7 +165,7 @@ class Expectation(Refusal):
 
 
 #: A tensor of one step, from 0: y[0], running_var[1].
-TENSOR = r"^(y|dx|dgamma|dbeta|ddx|ddgamma|ddy|gamma|beta|running_mean|running_var|num_batches_tracked)\[\d+\]$"
+TENSOR = r"^(y|jvp|dx|dgamma|dbeta|ddx|ddgamma|ddy|gamma|beta|running_mean|running_var|num_batches_tracked)\[\d+\]$"
 
 
 class Documented(Model):
@@ -243,6 +246,22 @@ class CaseSpec(Model):
                 raise ValueError(
                     f"step {index} has second derivatives of {given.dtype}; float32 and float64 alone have bounds"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _tangents(self) -> CaseSpec:
+        for index, step in enumerate(self.steps):
+            given = step.input or self.input
+            if step.tangent is None:
+                continue
+            besides = ("gradient", "second", "mask")
+            beside = next((name for name in besides if getattr(step, name) is not None), None)
+            if beside is not None:
+                raise ValueError(f"step {index} has a tangent, and so no {beside} of its own")
+            if self.recompute:
+                raise ValueError(f"step {index} has a tangent, and so no backward pass that could recompute")
+            if given is not None and "float" not in given.dtype:
+                raise ValueError(f"step {index} has a tangent of {given.dtype}; integers have none")
         return self
 
     @model_validator(mode="after")

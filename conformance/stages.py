@@ -20,12 +20,17 @@ def modes(p: Parameters, steps: Sequence[Values], c: Modes) -> list[str]:
     """The mode that each step runs in: train or eval."""
     modes = []
     standing: str = c.default_mode
+    first: dict[tuple[int, ...], str] = {}
     for step in steps:
         mode = standing if step.mode == "default" else step.mode
         if c.mode_lasts:
             standing = mode
         if (step.frozen or not p.trainable) and c.frozen == "eval":
             mode = "eval"
+        if step.reloaded:
+            first.clear()  # as its layer is another one
+        if step.forward and c.tangent_mode == "of the first of its shape":
+            mode = first.setdefault((step.samples, *step.x.shape), mode)
         modes.append(p.mode or mode)
     return modes
 
@@ -36,7 +41,7 @@ def parameters_at(p: Parameters, steps: Sequence[Values], c: Modes) -> list[Para
     for step in steps:
         values: dict[str, Any] = dict(step.assigned)
         p = replace(p, **values) if c.assigned != "ignored" and values else p
-        kind = (step.mode, step.frozen, step.x.shape, step.samples, step.g is None, step.mask is None)
+        kind = (step.mode, step.frozen, step.x.shape, step.samples, step.g is None, step.mask is None, step.forward)
         found.append(captured.setdefault(kind, p) if c.assigned == "captured" else p)
     return found
 
@@ -138,16 +143,17 @@ def stored(var: Array, eps: float, c: Updating, arithmetic: Arithmetic) -> Array
 
 
 def updated(
-    state: State, mean: Array, var: Array, p: Parameters, c: Conventions, arithmetic: Arithmetic, backward: bool
+    state: State, mean: Array, var: Array, p: Parameters, c: Conventions, arithmetic: Arithmetic, step: Values
 ) -> tuple[State, float]:
-    """r ← (1−m)·r + m·s, as often as a step with a `backward` pass or without one updates; what s weighs in all."""
+    """r ← (1−m)·r + m·s, as often as such a step updates; what s weighs in all."""
     given = p.momentum if c.momentum is None else c.momentum
     cumulative = c.averaging == "cumulative" or (given is None and c.averaging == "as given")
     given = c.default_momentum if given is None else given
     given = min(max(given, 0.0), 1.0) if c.momentum_range == "clipped" else given
     m = arithmetic.lift(np.asarray(given))
     weight: Any = 0.0
-    for _ in range(c.updates + (c.updates_in_backward if backward else 0)):
+    again = c.updates_along_tangent if step.forward else c.updates_in_backward
+    for _ in range(c.updates + (0 if step.g is None else again)):
         count = 1 if c.counting == "to one" else state.count + 1
         if cumulative:
             m = arithmetic.reciprocal(arithmetic.lift(np.asarray(float(count))))

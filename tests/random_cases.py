@@ -136,6 +136,11 @@ class Draw:
                 return {"mode": mode, "input": {"shape": shape}}
         if self.likely(0.05) and given.get("dtype", "float32") in ("float32", "float64"):
             return {"mode": mode, "second": {"seed": self.by.randrange(1000)}}
+        if self.likely(0.08):
+            return {
+                "mode": mode,
+                "tangent": {"mean": self.by.choice((0.0, 0.0, 10.0)), "seed": self.by.randrange(1000)},
+            }
         return mode
 
 

@@ -106,6 +106,14 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"updates": 2}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"updates": 3}, f"{STATE} count:01234 {IN_EVAL}"),
     ({"updates_in_backward": 1}, f"{STATE} count:01234 {IN_EVAL}"),
+    *(
+        ({name: value}, "")  # there is none here
+        for name, value in {
+            "updates_along_tangent": 1,
+            "tangent_mode": "of the first of its shape",
+            "tangent": "lost",
+        }.items()
+    ),
     ({"update_in_eval": True}, "running_mean:234 running_var:234 count:234 y:3 dx:3 dgamma:3"),
     ({"update_first": True}, ""),  # the batch's own statistics are used, unless train_statistics says otherwise
     ({"mean_updated": False}, "running_mean:01234 y:23 dgamma:23"),

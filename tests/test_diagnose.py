@@ -44,6 +44,7 @@ ELSEWHERE = {
     "momentum-clipped",
     "statistics-not-loaded",
     "statistics-updated-in-backward",
+    *("statistics-updated-along-tangent", "mode-of-first-tangent", "tangent-lost"),
     "assignment-ignored",
     "assignment-ignored-once-compiled",
     "count-saturates",
@@ -59,12 +60,15 @@ ORACLE = oracle(**SHOWS_ALL)
 BY_NAME = {hypothesis.name: hypothesis for hypothesis in CATALOGUE}
 FAULTS = [hypothesis for hypothesis in HYPOTHESES if hypothesis.name not in ELSEWHERE]
 
+ALONG = {"mode": "train", "tangent": {}}
+
 #: Cases in which, taken together, hypotheses move every kind of tensor.
 MOVES_ALL = (
     SHOWS_ALL,
     SHOWS_ALL | {"input": SMALL | {"shape": [4, 4, 4, 4, 4]}, "layer": SHOWS_ALL["layer"] | {"rank": 3}},
     {"layer": {"eps": 2e-2, "initial": INITIAL}, "input": SMALL, "steps": [{"mode": "train", "second": {}}, "eval"]},
     {"layer": {"eps": 2e-2, "initial": INITIAL}, "input": SMALL, "steps": [{"mode": "eval", "second": {}}]},
+    {"layer": {"eps": 2e-2, "initial": INITIAL}, "input": SMALL, "steps": ["default", ALONG, ALONG | {"mode": "eval"}]},
 )
 
 
@@ -139,6 +143,9 @@ LEFT_OUT = SMALL | {"replace": [{"at": [0, 1, 0, 0], "with": "nan"}]}
         ("count-saturates", {"input": {"shape": [8, 3, 8, 8], "normal": {"mean": 3}}}),
         ("statistics-not-loaded", {"steps": ["train", {"mode": "eval", "save_load": True}]}),
         ("statistics-updated-in-backward", {"recompute": True}),
+        ("statistics-updated-along-tangent", {"steps": [ALONG, "eval"]}),
+        ("mode-of-first-tangent", {"steps": ["train", ALONG | {"mode": "eval"}, ALONG, "eval"]}),
+        ("tangent-lost", {"steps": [ALONG]}),
         ("assignment-ignored", {"steps": [ASSIGNS, "eval"]}),
         ("assignment-ignored-once-compiled", {"steps": ["train", ASSIGNS, "eval"]}),
         ("channels-on-axis-2", {"input": {"shape": [4, 3, 3, 2], "normal": {"mean": 3}}}),

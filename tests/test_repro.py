@@ -88,7 +88,8 @@ def test_the_script_draws_the_bits_of_the_case() -> None:
         exec("\n".join(lines), names)
         several = len(problem.calls) > 1
         for index, call in enumerate(problem.calls):
-            for name, wanted in (("x", call.x), ("dy", call.dy), ("v", call.v), ("keep", call.mask)):
+            given = {name: getattr(call, name) for name in ("x", "dy", "v", "tangent")} | {"keep": call.mask}
+            for name, wanted in given.items():
                 if wanted is not None:
                     drawn = names[f"{name}s"][index] if several else names[name]
                     assert np.array_equal(drawn.astype(wanted.dtype), wanted, equal_nan=True), (case.id, name, index)
@@ -98,10 +99,10 @@ def test_the_script_draws_the_bits_of_the_case() -> None:
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NaN and of nothing, as the script has them
 def test_its_reference_is_the_suites_own() -> None:
-    kinds = ("y", "dx", "dgamma", "dbeta", "ddx", "ddy", "ddgamma", "running_mean", "running_var")
+    kinds = ("y", "jvp", "dx", "dgamma", "dbeta", "ddx", "ddy", "ddgamma", "running_mean", "running_var")
     profile = parse("torch").profile
     layers = [case for case in CASES if small(case) and case.kind == "layer"]
-    for case in [*layers[::9], *(case for case in layers if case.topic in ("keras", "second"))]:
+    for case in [*layers[::9], *(case for case in layers if case.topic in ("keras", "second", "tangents"))]:
         problem = materialise(case)
         oracle = Oracle(problem, Double())
         if oracle.undefined or (case.spec.input and any(n == 0 for n in case.spec.input.dimensions)):
@@ -151,6 +152,7 @@ def test_an_adapter_without_a_template_is_told_what_to_do() -> None:
         ("twice", "second/rank3", "second derivatives"),
         ("recomputes", "recompute/frozen", "recomputation"),
         ("assigns", "assigned/later", "assigned attributes"),
+        ("tangents", "tangents/momentum-half", "derivatives in forward mode"),
     ],
 )
 def test_a_template_without_words_for_what_a_case_asks_is_told(

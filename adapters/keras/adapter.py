@@ -9,6 +9,7 @@ import os
 import tempfile
 import warnings
 from decimal import Decimal
+from functools import partial
 from importlib import import_module, metadata
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple, Type
 
@@ -62,6 +63,15 @@ def masked(mode: Dict[str, bool], mask: Any) -> Dict[str, Any]:
     return dict(mode) if mask is None else dict(mode, mask=mask)
 
 
+class Given(NamedTuple):
+    """What a step gives beside x, as tensors or None: cotangents of y and of dx, a tangent of x, and a mask."""
+
+    dy: Any
+    v: Any
+    tangent: Any
+    mask: Any
+
+
 class Backend:
     """What Keras leaves to its backend."""
 
@@ -99,10 +109,10 @@ class Backend:
         """The backend's own tensor inside a variable of Keras's."""
         return variable.value
 
-    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool], mask: Any) -> Dict[str, Any]:
-        """Call the layer once: y and, for a cotangent dy (or None), what the framework gives of dx, dgamma, dbeta.
+    def run(self, layer: Any, x: Any, given: Given, mode: Dict[str, bool]) -> Dict[str, Any]:
+        """Call the layer once: y and, for a cotangent dy, what the framework gives of dx, dgamma, dbeta.
 
-        For a cotangent v of dx (or None) also ddx, ddy and ddgamma.
+        For a cotangent v of dx also ddx, ddy and ddgamma; for a tangent jvp.
         """
         raise NotImplementedError
 
@@ -158,8 +168,13 @@ class TensorFlow(Backend):
     def compile(self, call: Any) -> Any:
         return self.tf.function(call, autograph=False, jit_compile=self.execution == "xla" or None)
 
-    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool], mask: Any) -> Dict[str, Any]:
-        def call(x: Any, dy: Any, v: Any, mask: Any) -> Dict[str, Any]:
+    def run(self, layer: Any, x: Any, given: Given, mode: Dict[str, bool]) -> Dict[str, Any]:
+        def call(x: Any, given: Given) -> Dict[str, Any]:
+            dy, v, tangent, mask = given
+            if tangent is not None:
+                with self.tf.autodiff.ForwardAccumulator(x, tangent) as accumulator:
+                    y = layer(x, **masked(mode, mask))
+                return {"y": y, "jvp": accumulator.jvp(y, self.tf.UnconnectedGradients.ZERO)}
             if dy is None:
                 return {"y": layer(x, **masked(mode, mask))}
             outer: Any = contextlib.nullcontext() if v is None else self.tf.GradientTape()
@@ -177,7 +192,7 @@ class TensorFlow(Backend):
                 found.update(outer.gradient(found["dx"], twice, v, self.tf.UnconnectedGradients.ZERO))
             return found
 
-        return self.once(call, layer, mode)(x, dy, v, mask)
+        return self.once(call, layer, mode)(x, given)
 
 
 class Torch(Backend):
@@ -211,11 +226,18 @@ class Torch(Backend):
     def forget(self) -> None:
         self.torch._dynamo.reset()  # past eight layers, shapes or modes it would silently run eagerly
 
-    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool], mask: Any) -> Dict[str, Any]:
+    def run(self, layer: Any, x: Any, given: Given, mode: Dict[str, bool]) -> Dict[str, Any]:
         def call(x: Any, mask: Any) -> Any:
             return layer(x, **masked(mode, mask))
 
-        y = self.once(call, layer, mode)(x.requires_grad_(dy is not None), mask)
+        dy, v, tangent, mask = given
+        called = self.once(call, layer, mode)
+        if tangent is not None:
+            forward = self.torch.autograd.forward_ad
+            with forward.dual_level():
+                y, jvp = forward.unpack_dual(called(forward.make_dual(x, tangent), mask))
+            return {"y": y, "jvp": self.torch.zeros_like(y) if jvp is None else jvp}
+        y = called(x.requires_grad_(dy is not None), mask)
         if dy is None:
             return {"y": y}
         sources = {"dx": x, **{name: variable.value for name, variable in learned(layer).items()}}
@@ -256,16 +278,22 @@ class Jax(Backend):
     def compile(self, call: Any) -> Any:
         return self.jax.jit(call)
 
-    def run(self, layer: Any, x: Any, dy: Any, v: Any, mode: Dict[str, bool], mask: Any) -> Dict[str, Any]:
+    def run(self, layer: Any, x: Any, given: Given, mode: Dict[str, bool]) -> Dict[str, Any]:
         scope, moving = import_module("keras").StatelessScope, layer.non_trainable_variables
         learning = layer.trainable_variables
 
-        def call(parameters: Any, statistics: Any, x: Any, dy: Any, v: Any, mask: Any) -> Tuple[Dict[str, Any], Any]:
+        def call(parameters: Any, statistics: Any, x: Any, given: Given) -> Tuple[Dict[str, Any], Any]:
+            dy, v, tangent, mask = given
+
             def forward(parameters: Any, x: Any) -> Any:
                 with scope([*zip(learning, parameters), *zip(moving, statistics)]) as after:
                     y = layer(x, **masked(mode, mask))
                 return y, [after.get_current_value(variable) for variable in moving]
 
+            if tangent is not None:
+                along = partial(forward, parameters)
+                y, jvp, updated = self.jax.jvp(along, (x,), (tangent,), has_aux=True)
+                return {"y": y, "jvp": jvp}, updated
             if dy is None:
                 y, updated = forward(parameters, x)
                 return {"y": y}, updated
@@ -283,7 +311,7 @@ class Jax(Backend):
             return {**tensors, "ddx": ddx, "ddy": ddy, **twice}, updated
 
         call = self.once(call, layer, mode)
-        tensors, updated = call([v.value for v in learning], [v.value for v in moving], x, dy, v, mask)
+        tensors, updated = call([v.value for v in learning], [v.value for v in moving], x, given)
         for variable, value in zip(moving, updated):
             variable.assign(value)
         return tensors
@@ -315,6 +343,7 @@ class Keras(Adapter):
     twice = True
     recomputes = True
     assigns = True
+    tangents = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         name, device = options.get("backend", "tensorflow"), options["device"]
@@ -395,8 +424,7 @@ class Keras(Adapter):
 
     def step(self, held: Held, step: Step) -> Tuple[Held, Dict[str, Array]]:
         x = self.tensor(step.x, held.axis)
-        dy = None if step.dy is None else self.tensor(step.dy, held.axis)
-        v = None if step.v is None else self.tensor(step.v, held.axis)
+        images = [None if a is None else self.tensor(a, held.axis) for a in (step.dy, step.v, step.tangent)]
         if not held.layer.built:
             held = self.built(held, step.x.dtype, tuple(x.shape))
         if step.save_load:
@@ -408,7 +436,7 @@ class Keras(Adapter):
         mode = {} if step.mode == "default" else {"training": step.mode == "train"}
         with framework():
             mask = None if step.mask is None else self.backend.tensor(step.mask.numpy(), "bool")
-            tensors = self.backend.run(held.layer, x, dy, v, mode, mask)
+            tensors = self.backend.run(held.layer, x, Given(*images, mask), mode)
         if step.reread:
             tensors = dict(tensors, x=x)
         arrays = {name: self.array(value, held.axis) for name, value in tensors.items()}

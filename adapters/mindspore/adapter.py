@@ -47,6 +47,7 @@ class MindSpore(Adapter):
 
     recomputes = True
     assigns = True
+    tangents = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         self.device = options["device"]
@@ -181,7 +182,11 @@ class MindSpore(Adapter):
         x = self.input(step)
         images: Dict[str, Any] = {}
         vectors: Dict[str, Any] = {}
-        if step.dy is None:
+        if step.tangent is not None:
+            tangent = self.tensor(step.tangent, self.channels_last)
+            with framework():
+                images["y"], images["jvp"] = self.ms.jvp(self.callable(layer), x, tangent)
+        elif step.dy is None:
             with framework():
                 images["y"] = self.callable(layer)(x)
         else:

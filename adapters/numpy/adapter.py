@@ -118,6 +118,15 @@ class BatchNorm:
         mean_gx = (dgamma / self.real(self.n)).reshape(self.column)
         return outer * np.where(self.kept, g - mean_g - self.xhat * mean_gx, g), dgamma, dbeta
 
+    def along(self, tangent: np.ndarray) -> np.ndarray:
+        """A tangent of x → the derivative of y along it, like x."""
+        inv, gamma = self.inv.reshape(self.column), self.gamma.reshape(self.column)
+        if not self.batch:
+            return gamma * inv * tangent
+        centred = tangent - tangent.mean(self.axes, keepdims=True)
+        slope = (self.xhat * centred).mean(self.axes, keepdims=True)  # of the deviation, over the deviation
+        return gamma * inv * (centred - self.xhat * slope)
+
     def second(self, g: np.ndarray, v: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The cotangent v of dx → the derivatives of the sum of v·dx: ddx (like x), ddgamma (C,), ddy (like y)."""
         gamma, inv = self.gamma.reshape(self.column), self.inv.reshape(self.column)
@@ -138,6 +147,7 @@ class NumPy(Adapter):
     twice = True
     recomputes = True
     assigns = True
+    tangents = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         if options["device"] != "cpu":
@@ -177,6 +187,8 @@ class NumPy(Adapter):
         tensors = {"y": y}
         if step.reread:
             tensors["x"] = x
+        if step.tangent is not None:
+            tensors["jvp"] = layer.along(numbers(step.tangent))
         if step.dy is not None:
             if layer.recompute:
                 layer.forward(x, dtype, mask, again=True)

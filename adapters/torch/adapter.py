@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Tuple
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from conformance.harness import Adapter, Array, Layer, Native, NotExpressible, Step, Unavailable, framework
@@ -26,6 +27,7 @@ class Torch(Adapter):
     twice = True
     recomputes = True
     assigns = True
+    tangents = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         self.device = options["device"]
@@ -100,9 +102,12 @@ class Torch(Adapter):
             parameter.requires_grad_(not step.frozen)
             parameter.grad = None
         x = self.input(step)
-        with framework():
-            y = self.call(layer, x)
-        tensors = {"y": self.array(y)}
+        if step.tangent is None:
+            with framework():
+                y = self.call(layer, x)
+            tensors = {"y": self.array(y)}
+        else:
+            tensors = self.differentiated_forward(layer, x, step.tangent)
         if step.reread:
             tensors["x"] = self.array(x)
         if step.dy is not None and step.v is not None:
@@ -115,6 +120,13 @@ class Torch(Adapter):
                 if parameter is not None and parameter.grad is not None:
                     tensors[name] = self.array(parameter.grad)
         return layer, tensors
+
+    def differentiated_forward(self, layer: torch.nn.Module, x: torch.Tensor, tangent: Array) -> Dict[str, Array]:
+        """y and its derivative along a tangent of x; None is torch's word for zero."""
+        along = self.tensor(tangent).to(memory_format=self.memory_format)
+        with framework(), forward_ad.dual_level():
+            y, jvp = forward_ad.unpack_dual(self.call(layer, forward_ad.make_dual(x, along)))
+        return {"y": self.array(y), "jvp": self.array(torch.zeros_like(y) if jvp is None else jvp)}
 
     def twice_differentiated(
         self, layer: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, given: Array, cotangent: Array

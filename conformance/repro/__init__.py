@@ -27,6 +27,7 @@ How a framework spells a layer stands beside its adapter, in ``repro.py.j2``: a 
     twice                                       a variable: true where `step` heeds `step.v`, for second derivatives
     recomputes                                  a variable: true where the macros heed `case.recomputes`
     assigns                                     a variable: true where `step` heeds `step.assigned`
+    tangents                                    a variable: true where `step` heeds `step.tangent`, for forward mode
     compiles                                    a variable: true where `step` heeds `step.call` and `step.compiles`
 """
 

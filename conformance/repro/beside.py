@@ -30,6 +30,7 @@ def spelled(built: Built, call: Call, case: Spelling) -> Spelling:
         shapes=(call.x.shape,),
         large=False,
         recomputes=False,
+        tangents=False,
     )
 
 

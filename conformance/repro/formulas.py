@@ -55,7 +55,7 @@ def reference(problem: Problem, parameters: Parameters, traces: Sequence[Trace],
     ndim = calls[0].x.ndim
     column = (1, problem.features, *[1] * (ndim - 2))
     lines = []
-    scope = ["gamma", "beta"] if first & {"y", "dx"} else []
+    scope = ["gamma", "beta"] if first & {"y", "jvp", "dx"} else []
     scope += ["running_mean", "running_var"] if stated else []
     used = {name: _start(problem, parameters, name, column, number) for name in scope}
     lines += [f"{name} = {text}" for name, text in used.items() if text is not None]
@@ -65,6 +65,8 @@ def reference(problem: Problem, parameters: Parameters, traces: Sequence[Trace],
         loop["dys"] = "dy"
     if _twice(wanted.kinds):
         loop["vs"] = "v"
+    if "jvp" in first:
+        loop["tangents"] = "tangent"
     if any(call.mask is not None for call in calls):
         loop["keeps"] = "keep"
     flags = {}
@@ -76,7 +78,7 @@ def reference(problem: Problem, parameters: Parameters, traces: Sequence[Trace],
     if moving and len({weight for weight in weights if weight is not None}) > 1:
         flags["m"] = source.literal(weights)
     parameters = replace(parameters, eps=traces[0].eps)  # which may have been assigned
-    if first & {"y", "dx", "dgamma"} and len({trace.eps for trace in traces}) > 1:
+    if first & {"y", "jvp", "dx", "dgamma"} and len({trace.eps for trace in traces}) > 1:
         flags["eps"] = source.literal([trace.eps for trace in traces])
     body = _body(problem, parameters, wanted, batch, flags, used, moving, updating, weights, number)
     if empty:
@@ -139,8 +141,6 @@ def _body(
     gradients = bool(set(_GRADIENTS) & kinds)
     lines = [f"x = x.astype(np.{number})"]
     sometimes = gradients and any(call.dy is None for call in calls)
-    if gradients and not sometimes:
-        lines.append(f"dy = dy.astype(np.{number})")
     if twice:
         always = all(call.v is not None for call in calls)
         lines += _COMPLEX_STEP
@@ -149,7 +149,7 @@ def _body(
     if masked:
         lines.append("keep = keep[:, None]")
     where = ", where=keep" if masked else ""
-    normalised = bool(kinds & {"y", "dx", "dgamma"})
+    normalised = bool(kinds & {"y", "jvp", "dx", "dgamma"})
     both = f"mean, var = x.mean({over}{where}), x.var({over}{where})"
     moments = [both]
     if twice:  # NumPy's variance of complex numbers is of their absolute values
@@ -172,9 +172,16 @@ def _body(
     if "y" in kinds:
         gamma = "gamma * " if used.get("gamma") else ""
         found["y"] = f"{gamma}xhat{' + beta' if used.get('beta') else ''}"
+    if "jvp" in kinds:
+        forward = _along(batch, flags, used, over, number)
+        found["jvp"] = "jvp"
+        if any(call.tangent is None for call in calls):
+            forward = [*forward, f"{names['jvp']} = {found.pop('jvp')}"]
+            forward = ["if tangent is not None:", *(f"    {line}" for line in forward)]
+        lines += forward
     backward: list[str] = []
     if gradients:
-        backward = _gradients(kinds, batch, flags, used, over, masked, found)
+        backward = [f"dy = dy.astype(np.{number})", *_gradients(kinds, batch, flags, used, over, masked, found)]
         found |= {name: f"{name}.ravel()" for name in ("dgamma", "dbeta") if name in kinds}
     if twice:
         found = _parts(found, wanted.kinds)
@@ -192,7 +199,7 @@ def _body(
             found[name] = _held(problem, p, name)
     if "x" in kinds:
         found["x"] = "x"
-    order = ("y", *_GRADIENTS, *_ALONG_V, "gamma", "beta", "x", "running_mean", "running_var")
+    order = ("y", "jvp", *_GRADIENTS, *_ALONG_V, "gamma", "beta", "x", "running_mean", "running_var")
     found = {kind: found[kind] for kind in order if kind in found}
     if wanted.steps == 1:
         return [*lines, *source.dictionary("expected", found)]
@@ -216,6 +223,22 @@ def _held(problem: Problem, p: Parameters, name: str) -> str:
     if name in problem.initial:
         return f"{name}.ravel()"
     return f"np.array({source.literal([float(v) for v in values])})"
+
+
+def _along(
+    batch: Sequence[bool], flags: dict[str, str], used: dict[str, str | None], over: str, number: str
+) -> list[str]:
+    """The derivative of y along a tangent of x."""
+    outer = "gamma * inv" if used.get("gamma") else "inv"
+    evaluated = f"jvp = {outer} * tangent"
+    trained = [
+        f"slope = (tangent * xhat).mean({over})",
+        f"jvp = {outer} * (tangent - tangent.mean({over}) - xhat * slope)",
+    ]
+    lines = [f"tangent = tangent.astype(np.{number})"]
+    if "training" not in flags:
+        return [*lines, *(trained if batch[0] else [evaluated])]
+    return [*lines, "if training:", *(f"    {line}" for line in trained), "else:", f"    {evaluated}"]
 
 
 def _gradients(

@@ -66,6 +66,7 @@ def checked(
     wanted = {
         "twice": ("second derivatives", any(step.second is not None for step in case.spec.steps)),
         "recomputes": ("recomputation", case.spec.recompute),
+        "tangents": ("derivatives in forward mode", any(step.tangent is not None for step in case.spec.steps)),
         "assigns": ("assigned attributes", any(step.assign is not None for step in case.spec.steps)),
     }
     for name, (what, asked) in wanted.items():

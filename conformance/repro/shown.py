@@ -28,7 +28,7 @@ from conformance.spec import Documented
 SECOND = frozenset({"ddx", "ddy", "ddgamma"})
 
 #: Kinds of tensors in the shape of x; all others are (C,).
-IMAGES = frozenset({"y", "dx", "x", "ddx", "ddy"})
+IMAGES = frozenset({"y", "jvp", "dx", "x", "ddx", "ddy"})
 
 #: Half a unit beyond the largest number: what rounds to infinity.
 _OVERFLOW = {"float16": 65520.0, "float32": 2.0**128 * (1 - 2.0**-25), "bfloat16": 2.0**128 * (1 - 2.0**-9)}

@@ -14,8 +14,8 @@ WIDTH = 100
 #: Vectors of more features are drawn as the case draws them; shorter ones are written out.
 _WRITTEN = 8
 
-#: The streams that cotangents of y and of dx are drawn from, as `conformance.problem` has them.
-_OF_Y, _OF_DX = 1, 4
+#: The streams that cotangents of y and of dx, and tangents of x, are drawn from, as `conformance.problem` has them.
+_OF_Y, _OF_DX, _OF_X = 1, 4, 5
 
 #: How NumPy says it; bfloat16, which it lacks, is float32 of fewer digits.
 _BFLOAT16 = [
@@ -82,7 +82,7 @@ def literal(value: Any) -> str:
 
 
 def tensors(problem: Problem, steps: int, *, gradients: bool, twice: bool = False) -> list[str]:
-    """Lines that make x, dy and v, or lists xs, dys and vs of several steps, masks, and the initial vectors.
+    """Lines that make x, dy and v, or lists xs, dys and vs of several steps, tangents, masks, and the initial vectors.
 
     `gradients`: dy is wanted, the cotangent of y; `twice`: so is v, the cotangent of dx.
     """
@@ -92,8 +92,8 @@ def tensors(problem: Problem, steps: int, *, gradients: bool, twice: bool = Fals
     if gradients:
         drawn = [case.spec.steps[index].gradient or case.spec.gradient for index in range(steps)]
         exprs = [
-            None if spec is None else _cotangent(spec, problem.calls[index].x, "{step}")
-            for index, spec in enumerate(drawn)
+            None if spec is None or call.dy is None else _cotangent(spec, call.x, "{step}")
+            for spec, call in zip(drawn, problem.calls, strict=False)
         ]
         lines += _several("dy", exprs)
     if twice:
@@ -103,6 +103,13 @@ def tensors(problem: Problem, steps: int, *, gradients: bool, twice: bool = Fals
             for index, spec in enumerate(second)
         ]
         lines += _several("v", exprs)
+    tangents = [case.spec.steps[index].tangent for index in range(steps)]
+    if any(spec is not None for spec in tangents):
+        exprs = [
+            None if spec is None else _cotangent(spec, call.x, "{step}", _OF_X)
+            for spec, call in zip(tangents, problem.calls, strict=False)
+        ]
+        lines += _several("tangent", exprs)
     masks = [case.spec.steps[index].mask for index in range(steps)]
     if any(mask is not None for mask in masks):
         shapes = [(x.dimensions[0], *x.dimensions[2:]) for x in specs]

@@ -16,11 +16,12 @@ HELD = frozenset({"gamma", "beta", "running_mean", "running_var", "num_batches_t
 
 @dataclass(frozen=True)
 class Step:
-    """One call as a template spells it; x, dy, keep and v are expressions of NumPy arrays, empty where there is none.
+    """One call as a template spells it; x, dy, keep, v and tangent are expressions of NumPy arrays or empty.
 
     With a v, the cotangent of dx, the call is differentiated twice: it has ddx, ddy and, of a learned gamma, ddgamma.
     `assigned`: attributes in canonical terms, eps and momentum, and what is assigned to them before the call. `call` is
     the name of what is compiled for calls of its kind, and `compiles` whether none came before, where calls compile.
+    With a tangent of x the call has jvp, the derivative of y along it, and no gradients.
     """
 
     mode: str
@@ -39,6 +40,7 @@ class Step:
     assigned: tuple[tuple[str, float], ...] = ()
     call: str = "call"
     compiles: bool = True
+    tangent: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Spelling:
         large: there are enough elements for several threads.
         saves, dies, signature: whether a step goes through a checkpoint, the process may die, nothing is called.
         recomputes: whether no call keeps activations for its backward pass.
+        tangents: whether a step has a tangent.
         held: the tensors that the layer keeps, and changes, from call to call.
     """
 
@@ -74,6 +77,7 @@ class Spelling:
     dies: bool
     signature: bool
     recomputes: bool
+    tangents: bool
     held: frozenset[str] = HELD
 
     @property

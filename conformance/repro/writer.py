@@ -166,6 +166,7 @@ class Writer:
             dies=self.dies,
             signature=self.case.kind == "signature",
             recomputes=self.case.spec.recompute,
+            tangents=any(call.tangent is not None for call in calls),
         )
 
     def _learned(self) -> tuple[str, ...]:
@@ -189,7 +190,8 @@ class Writer:
         compiles = self._executes_otherwise and getattr(self.template, "compiles", False)
         kinds: dict[tuple[object, ...], str] = {}
         for index, call in enumerate(self.problem.calls[:number]):
-            kind = (call.mode, call.frozen, call.dy is None, call.v is None, call.mask is None)
+            absent = (getattr(call, name) is None for name in ("dy", "v", "mask", "tangent"))
+            kind = (call.mode, call.frozen, *absent)
             if call.save_load:
                 kinds.clear()  # as its layer is another one
             known = kind in kinds
@@ -211,6 +213,7 @@ class Writer:
                 assigned=call.assigned,
                 call=name if compiles else "call",
                 compiles=not (compiles and known),
+                tangent=("tangents[{}]" if several else "tangent") if call.tangent is not None else "",
             )
             flags.append((step, tuple((row.kind, row.what, row.dtype) for row in rows if row.step == index)))
         lines: list[str] = []
@@ -339,7 +342,7 @@ class _At:
 
     def __init__(self, step: Step, index: str) -> None:
         self.index = index
-        said = {name: getattr(step, name).format(index) for name in ("x", "dy", "keep", "v")}
+        said = {name: getattr(step, name).format(index) for name in ("x", "dy", "keep", "v", "tangent")}
         self.step = Step(**{**vars(step), **said})
 
 

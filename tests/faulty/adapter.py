@@ -36,6 +36,7 @@ def _f(what: str, *edits: Edit, named: str = "") -> Fault:
 
 # The lines that faults are written into.
 AGAIN = "layer.forward(x, dtype, mask, again=True)"
+ALONG = 'tensors["jvp"] = layer.along(numbers(step.tangent))'
 ASSIGNED = "setattr(layer, name, value)"
 AXES = "self.axes = (0, *range(2, x.ndim))"
 BATCH = "self.batch = self.training or not self.track_running_stats"
@@ -189,6 +190,16 @@ CONVENTIONS = {
         (MODE, f"{MODE}; {CAPTURED}"),
         named="assignment-ignored-once-compiled",
     ),
+    "keeps_the_mode_of_its_first_tangent": _f(
+        "Runs in the mode in which it was first differentiated along a tangent of this shape.",
+        (
+            "x, dtype = numbers(step.x), step.x.dtype",
+            "x, dtype = numbers(step.x), step.x.dtype; told, modes = layer.training, vars(layer).setdefault('m', {}); "
+            "layer.training = told if step.tangent is None else modes.setdefault(x.shape, told)",
+        ),
+        (Y, f"{Y}; layer.training = told"),
+        named="mode-of-first-tangent",
+    ),
     "forgets_the_mode": _f(
         "Trains wherever a call names no mode.",
         ('if step.mode != "default":', "if True:"),
@@ -223,6 +234,11 @@ STATE = {
         "Runs the layer again in evaluation, so that nothing moves, and takes the gradients by the running statistics.",
         (AGAIN, f"layer.training, mode = False, layer.training; {AGAIN}; layer.training = mode"),
         named="gradients-by-running-statistics",
+    ),
+    "updates_along_a_tangent": _f(
+        "Moves the running statistics again as y is differentiated along a tangent.",
+        (ALONG, f"layer.forward(x, dtype, mask); {ALONG}"),
+        named="statistics-updated-along-tangent",
     ),
     "updates_before_normalising": _f(
         "Trains by the running statistics, which it moves first.",
@@ -535,6 +551,37 @@ GRADIENTS = {
             "gamma, inv = self.gamma",
             "first = vars(self).setdefault('first', self.xhat); "
             "self.xhat = first if first.shape == g.shape else self.xhat; gamma, inv = self.gamma",
+        ),
+    ),
+    "tangent_lost": _f(
+        "Answers a tangent with zeros.",
+        (ALONG, 'tensors["jvp"] = np.zeros_like(y)'),
+        named="tangent-lost",
+    ),
+    "tangent_not_centred": _f(
+        "Does not take the mean of a tangent off.",
+        ("centred = tangent - tangent.mean(self.axes, keepdims=True)", "centred = tangent"),
+        named="gradient-mean-detached",
+    ),
+    "tangent_through_a_constant_deviation": _f(
+        "Follows a tangent through the mean, and not through the deviation.",
+        ("centred - self.xhat * slope", "centred"),
+        named="gradient-variance-detached",
+    ),
+    "tangent_of_evaluation_through_the_batch": _f(
+        "Follows a tangent through the batch's moments in evaluation, too.",
+        (
+            "return gamma * inv * tangent\n",
+            "mean, slope = (a.mean(self.axes, keepdims=True) for a in (tangent, tangent * self.xhat)); "
+            "return gamma * inv * (tangent - mean - self.xhat * slope)\n",
+        ),
+        named="eval-gradient-through-batch",
+    ),
+    "tangent_of_the_first_call": _f(
+        "Keeps the deviation of the first call for every tangent.",
+        (
+            "inv, gamma = self.inv.reshape(self.column)",
+            "first = vars(self).setdefault('first', self.inv); inv, gamma = first.reshape(self.column)",
         ),
     ),
     "dbeta_without_the_end_of_a_block": _f(
