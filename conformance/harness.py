@@ -248,6 +248,15 @@ class Adapter:
         """The public constructor of the layer for this rank, for `inspect.signature`."""
         raise NotImplementedError
 
+    def parameters(self, rank: int) -> Dict[str, inspect.Parameter]:
+        """Those of the constructor, by their names.
+
+        Python 3.11.2 takes an inherited `__new__` for the signature of a class that has an `__init__` of its own.
+        """
+        constructor = self.constructor(rank)
+        found = inspect.signature(constructor.__init__ if isinstance(constructor, type) else constructor).parameters
+        return {name: parameter for name, parameter in found.items() if name != "self"}
+
     def call_text(self, name: str, arguments: Dict[str, Any]) -> str:
         """A constructor call as a user would type it: ``nn.BatchNorm2d(num_features=3, eps=1e-05)``."""
         return "{}({})".format(name, ", ".join("{}={!r}".format(key, value) for key, value in arguments.items()))
@@ -321,8 +330,8 @@ def _repeat(adapter: Adapter, request: Dict[str, Any], first: List[Dict[str, Any
 def _signature(adapter: Adapter, rank: int) -> List[List[Optional[str]]]:
     """The parameters of the public constructor in order: [name, repr of the default or None]."""
     with framework():
-        parameters = inspect.signature(adapter.constructor(rank)).parameters.values()
-    return [[p.name, None if p.default is p.empty else repr(p.default)] for p in parameters if p.name != "self"]
+        parameters = adapter.parameters(rank).values()
+    return [[p.name, None if p.default is p.empty else repr(p.default)] for p in parameters]
 
 
 def answer(adapter: Adapter, request: Dict[str, Any]) -> Dict[str, Any]:

@@ -308,6 +308,25 @@ def test_a_case_leaves_no_remark_for_the_next(make_case: MakeCase) -> None:
     assert answer(adapter, make_case)["received"] == "Layer(3)"
 
 
+def test_a_layers_own_constructor_comes_before_what_it_inherits() -> None:
+    """Python 3.11.2 takes the signature from `__new__`, as MindSpore's Cell has it."""
+
+    class Cell:
+        def __new__(cls, *args: Any, **kwargs: Any) -> Cell:
+            return super().__new__(cls)
+
+    class Layer(Cell):
+        def __init__(self, features: int, eps: float = 1e-5) -> None: ...
+
+    class Of(Scripted):
+        def constructor(self, rank: int) -> Any:
+            return Layer if rank == 2 else lambda features: Layer(features)
+
+    assert {name: p.default for name, p in Of().parameters(2).items()}["eps"] == 1e-5
+    assert [*Of().parameters(2)] == ["features", "eps"]
+    assert [*Of().parameters(1)] == ["features"]
+
+
 def test_a_signature_is_names_and_defaults_in_order(make_case: MakeCase) -> None:
     fields = {"signature": {"numpy": {"x": None}}, "input": None}
     reply = answer(Scripted(), make_case, rank=1, **fields)

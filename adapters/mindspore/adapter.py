@@ -137,7 +137,7 @@ class MindSpore(Adapter):
             arguments["data_format"] = "NHWC"
         if layer.dtype != "float32":
             arguments["dtype"] = self.dtype(layer.dtype)
-        known = inspect.signature(self.constructor(layer.rank)).parameters
+        known = self.parameters(layer.rank)
         for missing in [name for name in arguments if name not in known]:
             raise NotExpressible(f"BatchNorm{layer.rank}d of this MindSpore has no {missing}")
         return self.make(layer.rank, arguments, layer)

@@ -48,7 +48,8 @@ class Torch(Adapter):
         return facts
 
     def build(self, layer: Layer) -> torch.nn.Module:
-        biased = "bias" in inspect.signature(CLASSES[layer.rank]).parameters  # since torch 2.12
+        known = self.parameters(layer.rank)
+        biased = "bias" in known  # since torch 2.12
         if layer.center and not layer.scale:
             raise NotExpressible("torch has no beta without gamma")
         if layer.scale and not layer.center and not biased:
@@ -63,7 +64,7 @@ class Torch(Adapter):
         if layer.scale and not layer.center:
             arguments["bias"] = False
         dtype = None if layer.dtype == "float32" else getattr(torch, layer.dtype)
-        if dtype is not None and "dtype" in inspect.signature(CLASSES[layer.rank]).parameters:
+        if dtype is not None and "dtype" in known:
             arguments["dtype"], dtype = dtype, None  # before 1.9 there is .to() alone
         return self.make(layer.rank, arguments, layer, layer.layout, dtype)
 

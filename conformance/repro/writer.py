@@ -326,7 +326,7 @@ class Writer:
             "",
             f"# Parameter: its documented default, None where it has none{kept}.",
             *source.dictionary("documented", {name: literal(text) for name, text in said.items()}),
-            f"parameters = inspect.signature({constructor}).parameters.values()",
+            f"_, *parameters = inspect.signature({constructor}.__init__).parameters.values()",
             "real = {p.name: None if p.default is p.empty else repr(p.default) for p in parameters}",
             *(["real = {name: real[name] for name in real if name in documented}"] if self.case.spec.excerpt else []),
             "for name in {**documented, **real}:",
