@@ -254,7 +254,8 @@ class Adapter:
         Python 3.11.2 takes an inherited `__new__` for the signature of a class that has an `__init__` of its own.
         """
         constructor = self.constructor(rank)
-        found = inspect.signature(constructor.__init__ if isinstance(constructor, type) else constructor).parameters
+        of_class = isinstance(constructor, type)
+        found = inspect.signature(constructor.__init__ if of_class else constructor).parameters
         return {name: parameter for name, parameter in found.items() if name != "self"}
 
     def call_text(self, name: str, arguments: Dict[str, Any]) -> str:
