@@ -424,7 +424,7 @@ class Keras(Adapter):
 
     def step(self, held: Held, step: Step) -> Tuple[Held, Dict[str, Array]]:
         x = self.tensor(step.x, held.axis)
-        images = [None if a is None else self.tensor(a, held.axis) for a in (step.dy, step.v, step.tangent)]
+        dy, v, tangent = (None if a is None else self.tensor(a, held.axis) for a in (step.dy, step.v, step.tangent))
         if not held.layer.built:
             held = self.built(held, step.x.dtype, tuple(x.shape))
         if step.save_load:
@@ -436,7 +436,7 @@ class Keras(Adapter):
         mode = {} if step.mode == "default" else {"training": step.mode == "train"}
         with framework():
             mask = None if step.mask is None else self.backend.tensor(step.mask.numpy(), "bool")
-            tensors = self.backend.run(held.layer, x, Given(*images, mask), mode)
+            tensors = self.backend.run(held.layer, x, Given(dy, v, tangent, mask), mode)
         if step.reread:
             tensors = dict(tensors, x=x)
         arrays = {name: self.array(value, held.axis) for name, value in tensors.items()}
