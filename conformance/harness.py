@@ -269,12 +269,10 @@ def _initial(packed: Dict[str, Any]) -> Initial:
 
 def _step(packed: Dict[str, Any]) -> Step:
     x = Array.unpack(packed["x"])
-    dy = None if packed["dy"] is None else Array.unpack(packed["dy"])
-    mask = None if packed["mask"] is None else Array.unpack(packed["mask"])
-    v = None if packed.get("v") is None else Array.unpack(packed["v"])
-    tangent = None if packed.get("tangent") is None else Array.unpack(packed["tangent"])
+    others = {name: packed.get(name) for name in ("dy", "mask", "v", "tangent")}
+    arrays: Dict[str, Any] = {name: None if given is None else Array.unpack(given) for name, given in others.items()}
     flags = {name: packed[name] for name in ("frozen", "save_load", "strided", "reread")}
-    return Step(packed["mode"], x, dy, mask=mask, v=v, assigned=packed.get("assigned", {}), tangent=tangent, **flags)
+    return Step(packed["mode"], x, assigned=packed.get("assigned", {}), **arrays, **flags)
 
 
 def _run_beside(adapter: Adapter, packed: Dict[str, Any]) -> None:
@@ -290,16 +288,20 @@ def _run_beside(adapter: Adapter, packed: Dict[str, Any]) -> None:
     adapter.facts = facts
 
 
+#: What a step may ask, the adapter's word for heeding it, and what is said where it does not.
+_ASKED = (
+    ("mask", "masks", "the layer takes no mask"),
+    ("v", "twice", "the adapter takes no second derivatives"),
+    ("assigned", "assigns", "the adapter assigns no attributes"),
+    ("tangent", "tangents", "the adapter takes no derivatives in forward mode"),
+)
+
+
 def _observe(adapter: Adapter, request: Dict[str, Any], steps: List[Dict[str, Any]]) -> None:
     """Run one case, appending what each step returned to `steps`, so that an error leaves the steps before it."""
-    if any(step["mask"] is not None for step in request["steps"]) and not adapter.masks:
-        raise NotExpressible("the layer takes no mask")
-    if any(step.get("v") is not None for step in request["steps"]) and not adapter.twice:
-        raise NotExpressible("the adapter takes no second derivatives")
-    if any(step.get("assigned") for step in request["steps"]) and not adapter.assigns:
-        raise NotExpressible("the adapter assigns no attributes")
-    if any(step.get("tangent") is not None for step in request["steps"]) and not adapter.tangents:
-        raise NotExpressible("the adapter takes no derivatives in forward mode")
+    for asked, heeded, words in _ASKED:
+        if not getattr(adapter, heeded) and any(step.get(asked) for step in request["steps"]):
+            raise NotExpressible(words)
     recompute = request.get("recompute", False)
     if recompute and not adapter.recomputes:
         raise NotExpressible("the adapter does not recompute activations")

@@ -167,7 +167,7 @@ class Oracle:
             Values(
                 call.mode,
                 _rows(call.x),
-                next((_rows(given) for given in (call.dy, call.tangent) if given is not None), None),
+                None if given is None else _rows(given),
                 call.frozen,
                 None if call.mask is None else call.mask.reshape(-1).astype(np.float64),
                 call.x.shape[0],
@@ -177,6 +177,7 @@ class Oracle:
                 call.tangent is not None,
             )
             for call in self.problem.calls
+            for given in (call.tangent if call.dy is None else call.dy,)
         ]
         return Batches(steps, self.arithmetic, self._latest)
 

@@ -164,11 +164,8 @@ class Problem:
                     del step[name]
         digest = hashlib.sha256(repr(said).encode())  # JSON would make null of NaN and of infinity
         for call in self.calls:
-            digest.update(call.x.tobytes())
-            digest.update(b"" if call.dy is None else call.dy.tobytes())
-            digest.update(b"" if call.mask is None else call.mask.tobytes())
-            digest.update(b"" if call.v is None else call.v.tobytes())
-            digest.update(b"" if call.tangent is None else call.tangent.tobytes())
+            for array in (call.x, call.dy, call.mask, call.v, call.tangent):
+                digest.update(b"" if array is None else array.tobytes())
         for name, value in sorted(self.initial.items()):
             digest.update(name.encode() + value.tobytes())
         return digest.hexdigest()
@@ -180,18 +177,16 @@ def _wired(arrays: dict[str, Array]) -> dict[str, Any]:
 
 def _step(call: Call) -> dict[str, Any]:
     """A step as it crosses the channel."""
+    others = {name: getattr(call, name) for name in ("dy", "mask", "v", "tangent")}
     return {
         "mode": call.mode,
         "x": to_wire(call.x),
-        "dy": None if call.dy is None else to_wire(call.dy),
         "frozen": call.frozen,
         "save_load": call.save_load,
         "strided": call.strided,
-        "mask": None if call.mask is None else to_wire(call.mask),
         "reread": call.reread,
-        "v": None if call.v is None else to_wire(call.v),
         "assigned": dict(call.assigned),
-        "tangent": None if call.tangent is None else to_wire(call.tangent),
+        **{name: None if array is None else to_wire(array) for name, array in others.items()},
     }
 
 

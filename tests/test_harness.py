@@ -216,6 +216,8 @@ def test_the_steps_before_an_error_are_kept(make_case: MakeCase) -> None:
     [
         ({"mode": "train", "mask": {"keep": 0.5, "seed": 1}}, "the layer takes no mask"),
         ({"mode": "train", "second": {"seed": 1}}, "the adapter takes no second derivatives"),
+        ({"mode": "train", "assign": {"eps": 0.5}}, "the adapter assigns no attributes"),
+        ({"mode": "train", "tangent": {}}, "the adapter takes no derivatives in forward mode"),
     ],
 )
 def test_what_an_adapter_cannot_ask_is_said_whatever_the_layer_would_refuse(
@@ -322,7 +324,7 @@ def test_a_layers_own_constructor_comes_before_what_it_inherits() -> None:
         def constructor(self, rank: int) -> Any:
             return Layer if rank == 2 else lambda features: Layer(features)
 
-    assert {name: p.default for name, p in Of().parameters(2).items()}["eps"] == 1e-5
+    assert Of().parameters(2)["eps"].default == 1e-5
     assert [*Of().parameters(2)] == ["features", "eps"]
     assert [*Of().parameters(1)] == ["features"]
 

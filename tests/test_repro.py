@@ -191,6 +191,29 @@ def test_a_script_compiles_once_for_each_kind_of_call(target: str) -> None:
     )  # train, train, eval: a new layer takes new code
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("torch", "y, jvp = forward_ad.unpack_dual(layer(dual))"),
+        ("torch,execution=compiled", "y, jvp = forward_ad.unpack_dual(compiled(dual))"),
+        ("mindspore", "y, jvp = ms.jvp(layer, tx, ms.Tensor(tangents[0]))"),
+        ("keras", "jvp = accumulator.jvp(y, "),
+        ("keras,execution=xla", "y, jvp = call(tx, tf.constant("),
+        ("keras,backend=torch", "y, jvp = torch.autograd.forward_ad.unpack_dual(layer(dual, training=True))"),
+        ("keras,backend=jax", "y, jvp, after = jax.jvp("),
+    ],
+)
+def test_a_script_takes_a_tangent_as_the_framework_has_it(target: str, words: str) -> None:
+    assert words in script(stored(of_case("tangents/momentum-half")), refused(target))
+
+
+def test_a_scripted_layer_is_frozen_parameter_by_parameter() -> None:
+    """TorchScript has no requires_grad_ of modules."""
+    of = stored(of_case("tangents/frozen[steps=item1]"))
+    assert "layer.requires_grad_(False)" in script(of, refused("torch"))
+    assert "layer.requires_grad_" not in script(of, refused("torch,execution=scripted"))
+
+
 def test_where_a_template_compiles_nothing_itself_equal_steps_are_one_loop(make_case: MakeCase) -> None:
     problem = materialise(make_case(steps=["train", *["eval"] * 4]))
     assert "for i in range(1, 5):" in script(stored(problem), refused("torch,execution=scripted"))

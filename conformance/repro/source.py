@@ -89,27 +89,15 @@ def tensors(problem: Problem, steps: int, *, gradients: bool, twice: bool = Fals
     case = problem.case
     specs = [case.input_of(index) for index in range(steps)]
     lines = _inputs(specs)
+    asked = list(zip(case.spec.steps, problem.calls, strict=True))[:steps]
     if gradients:
-        drawn = [case.spec.steps[index].gradient or case.spec.gradient for index in range(steps)]
-        exprs = [
-            None if spec is None or call.dy is None else _cotangent(spec, call.x, "{step}")
-            for spec, call in zip(drawn, problem.calls, strict=False)
-        ]
-        lines += _several("dy", exprs)
+        given = [None if call.dy is None else step.gradient or case.spec.gradient for step, call in asked]
+        lines += _drawn("dy", given, problem, _OF_Y)
     if twice:
-        second = [case.spec.steps[index].second for index in range(steps)]
-        exprs = [
-            None if spec is None else _cotangent(Gradient(seed=spec.seed), problem.calls[index].x, "{step}", _OF_DX)
-            for index, spec in enumerate(second)
-        ]
-        lines += _several("v", exprs)
-    tangents = [case.spec.steps[index].tangent for index in range(steps)]
-    if any(spec is not None for spec in tangents):
-        exprs = [
-            None if spec is None else _cotangent(spec, call.x, "{step}", _OF_X)
-            for spec, call in zip(tangents, problem.calls, strict=False)
-        ]
-        lines += _several("tangent", exprs)
+        seconds = [None if step.second is None else Gradient(seed=step.second.seed) for step, _ in asked]
+        lines += _drawn("v", seconds, problem, _OF_DX)
+    if any(step.tangent is not None for step, _ in asked):
+        lines += _drawn("tangent", [step.tangent for step, _ in asked], problem, _OF_X)
     masks = [case.spec.steps[index].mask for index in range(steps)]
     if any(mask is not None for mask in masks):
         shapes = [(x.dimensions[0], *x.dimensions[2:]) for x in specs]
@@ -163,6 +151,16 @@ def _inputs(specs: Sequence[Input]) -> list[str]:
 
 def _replaced(name: str, spec: Input) -> list[str]:
     return [f"{name}[{', '.join(map(str, one.at))}] = {literal(one.value)}" for one in spec.replace]
+
+
+def _drawn(name: str, given: Sequence[Gradient | None], problem: Problem, stream: int) -> list[str]:
+    """What is drawn in the shape of x in the first steps, None where nothing is."""
+    calls = problem.calls[: len(given)]
+    exprs = [
+        None if spec is None else _cotangent(spec, call.x, "{step}", stream)
+        for spec, call in zip(given, calls, strict=True)
+    ]
+    return _several(name, exprs)
 
 
 def _several(name: str, exprs: Sequence[str | None]) -> list[str]:
