@@ -100,6 +100,7 @@ class Case:
             "values_per_channel": tuple(sorted({x.values_per_channel for x in inputs})),
             "frozen": tuple(sorted({step.frozen for step in self.spec.steps})),
             "second": tuple(sorted({step.second is not None for step in self.spec.steps})),
+            "by": tuple(sorted({step.second.by for step in self.spec.steps if step.second is not None})),
             "tangent": tuple(sorted({step.tangent is not None for step in self.spec.steps})),
             "gradient": self.spec.gradient is not None,
             "recompute": self.spec.recompute,
@@ -144,6 +145,7 @@ class Case:
                 "values_per_channel": x.values_per_channel,
                 "frozen": step.frozen,
                 "second": step.second is not None,
+                "by": None if step.second is None else step.second.by,
                 "tangent": step.tangent is not None,
             }
             if occasion not in occasions:

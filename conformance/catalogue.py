@@ -29,7 +29,7 @@ _REACH = {
     Normalising: {"y", "dx", "dgamma", *_OTHERS},
     Updating: {"y", "dx", "dgamma", "running_mean", "running_var", "num_batches_tracked", *_OTHERS},
     Affine: {"y", "dx", "ddx", "ddy", "jvp"},
-    Differentiating: {"dx", "dgamma", "dbeta", "ddx", "jvp"},
+    Differentiating: {"dx", "dgamma", "dbeta", *_OTHERS},
     Precision: {"y", "dx", "dgamma", "dbeta", "running_mean", "running_var", *_OTHERS},
 }
 
@@ -240,6 +240,11 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
         "second-mean-detached",
         "second derivatives hold the mean that the variance is taken about for a constant",
         second="variance about a constant",
+    ),
+    _h(
+        "second-statistics-constant",
+        "what differentiates y along v once more holds the mean and the deviation in its derivative for constants",
+        second_over_forward="statistics constant",
     ),
     _h("empty-batch-averaged", "a batch of no values is averaged, and 0/0 is NaN", empty="averaged"),
     _h("momentum-in-float32", "momentum is rounded to float32", momentum_held="float32"),

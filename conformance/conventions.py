@@ -86,7 +86,7 @@ class Updating:
     """How the running statistics move, and what is kept of them.
 
     `updates`: how often in a step; `updates_in_backward`: how often again on its way back, where it recomputes, and
-    `updates_along_tangent`: in a step that is differentiated along a tangent.
+    `updates_along_tangent`: in a step that is differentiated along a tangent, once or twice.
     `momentum_held`: the dtype that momentum is rounded to. `stored`: what running_var averages. `begins`: every update
     may start from a mean of 0 and a variance of 1. `loaded`: a checkpoint keeps the statistics, or not.
     """
@@ -133,9 +133,10 @@ class Differentiating:
     digits. `products`: dγ and dx, or dx alone, may be made of inv·Σg·(x−μ), another thing where that sum is infinite.
     `dgamma`: Σg·x̂, Σg·(x−μ), or inv·(Σg·x − μ·Σg), which is another thing where one of these is infinite. `thawed`:
     whether γ and β learn again that were frozen in a step before, or have gradients of 0. `second`: whether second
-    derivatives see that the mean which σ² is taken about moves with x. `backward`: choices of any stage that the
-    gradients are taken by, where y is not: field and value. `tangent`: whether y is differentiated along a tangent,
-    or as if x had none.
+    derivatives see that the mean which σ² is taken about moves with x; `second_over_forward`: whether they see, where y
+    was differentiated along v first, that the mean and the deviation in its derivative move. `backward`: choices of
+    any stage that the gradients are taken by, where y is not: field and value. `tangent`: whether forward mode follows
+    a tangent, or takes y and its gradients as if x had none.
     """
 
     gradient: Literal[
@@ -150,6 +151,7 @@ class Differentiating:
     parameter_gradients: Literal["summed", "averaged", "swapped", "accumulated"] = "summed"
     thawed: Literal["learns", "stays frozen"] = "learns"
     second: Literal["full", "variance about a constant"] = "full"
+    second_over_forward: Literal["full", "statistics constant"] = "full"
     backward: tuple[tuple[str, Any], ...] = ()
 
 

@@ -212,10 +212,26 @@ class Gradient(Model):
     seed: Seed = 1
 
 
+#: In which modes y is differentiated twice.
+By = Literal["reverse-over-reverse", "forward-over-reverse", "reverse-over-forward", "forward-over-forward"]
+
+
 class Second(Model):
-    """The cotangent v of dx, standard normal draws. Σv·dx is differentiated by x, γ and dy: ddx, ddgamma and ddy."""
+    """Standard normal draws v in the shape of x, and the derivatives of Σv·dx by x, γ and dy: ddx, ddgamma and ddy.
+
+    Those of dx, dγ and y along v are the same numbers, and those of Σdy·(y along v) by x and γ; and the derivative of y
+    along v and then along dy is ddx.
+    """
 
     seed: Seed = 2
+    by: Annotated[
+        By, Field(description="What is differentiated last over what is first: backward, or along v, or along dy.")
+    ] = "reverse-over-reverse"
+
+    @property
+    def mixed(self) -> By | None:
+        """The order of the modes where one is forward."""
+        return None if self.by == "reverse-over-reverse" else self.by
 
 
 class InitialValues(Model):

@@ -159,7 +159,10 @@ class Step:
     (N, *spatial) bool, says which values count; `reread` asks for ``x`` as it is after the call. `v`, like x, is the
     cotangent of dx: it asks for the derivatives of the sum of v·dx by x, γ and dy. `assigned` are eps and momentum as
     far as they are assigned to the layer's attributes before the call, in canonical terms. `tangent`, like x, asks for
-    the derivative of y along it, by the framework's forward mode; such a step has no `dy`.
+    the derivative of y along it, by the framework's forward mode; such a step has no `dy`. `by` is the order of modes
+    that second derivatives are taken in, where one is forward: "forward-over-reverse", ddx, ddy and ddgamma as those of
+    dx, y and dgamma along `v`; "reverse-over-forward", ddy as that of y along `v`, ddx and ddgamma as those of the sum
+    of dy·ddy; or "forward-over-forward", ddy so, and dx and ddx as those of y and ddy along `dy`, with none by γ and β.
     """
 
     mode: str
@@ -173,6 +176,7 @@ class Step:
     v: Optional[Array] = None
     assigned: Dict[str, float] = field(default_factory=dict)
     tangent: Optional[Array] = None
+    by: Optional[str] = None
 
 
 class Adapter:
@@ -186,6 +190,7 @@ class Adapter:
         recomputes: whether it heeds a layer's `recompute`; where not, such a layer is not expressible.
         assigns: whether it heeds a step's `assigned`; where not, such a step is not expressible.
         tangents: whether it takes derivatives in forward mode; where not, a step with `tangent` is not expressible.
+        mixes: whether it takes second derivatives in both modes; where not, a step with `by` is not expressible.
     """
 
     masks = False
@@ -193,6 +198,7 @@ class Adapter:
     recomputes = False
     assigns = False
     tangents = False
+    mixes = False
 
     def __init__(self) -> None:
         self.received = ""
@@ -272,7 +278,7 @@ def _step(packed: Dict[str, Any]) -> Step:
     others = {name: packed.get(name) for name in ("dy", "mask", "v", "tangent")}
     arrays: Dict[str, Any] = {name: None if given is None else Array.unpack(given) for name, given in others.items()}
     flags = {name: packed[name] for name in ("frozen", "save_load", "strided", "reread")}
-    return Step(packed["mode"], x, assigned=packed.get("assigned", {}), **arrays, **flags)
+    return Step(packed["mode"], x, assigned=packed.get("assigned", {}), by=packed.get("by"), **arrays, **flags)
 
 
 def _run_beside(adapter: Adapter, packed: Dict[str, Any]) -> None:
@@ -294,6 +300,7 @@ _ASKED = (
     ("v", "twice", "the adapter takes no second derivatives"),
     ("assigned", "assigns", "the adapter assigns no attributes"),
     ("tangent", "tangents", "the adapter takes no derivatives in forward mode"),
+    ("by", "mixes", "the adapter takes no second derivatives in forward mode"),
 )
 
 

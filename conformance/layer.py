@@ -45,6 +45,7 @@ class Values:
     `mask`, (n,) of ones and zeros, says which values the batch's statistics are taken over; None: all of them.
     `samples` is the size of the batch, N; `reloaded`: the layer has been through a checkpoint before the step.
     `v`, (C, n), is the cotangent of dx. `assigned`: attributes of the layer that are assigned before the step.
+    `by` is the order of modes in which it is differentiated twice, where one of them is forward.
     `forward`: g is a tangent of x in place of a cotangent, and y is differentiated along it: as ∂y/∂x is symmetric but
     for γ, which is the same all over a channel, the derivative is what dx would be.
     """
@@ -59,6 +60,7 @@ class Values:
     v: Array | None = None
     assigned: tuple[tuple[str, float], ...] = ()
     forward: bool = False
+    by: str | None = None
 
 
 @dataclass(frozen=True)

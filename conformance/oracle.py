@@ -124,9 +124,11 @@ class Oracle:
             ("unlearned",): layer is not None and layer.scale and layer.center,
             ("assigned",): not any(call.assigned for call in calls),
             ("updates_in_backward",): not self.problem.case.spec.recompute,
-            ("updates_along_tangent", "tangent_mode", "tangent"): all(call.tangent is None for call in calls),
+            ("tangent_mode",): all(call.tangent is None for call in calls),
+            ("updates_along_tangent", "tangent"): all(call.tangent is None and call.by is None for call in calls),
             ("loaded",): not any(call.save_load for call in calls),
             ("second",): all(call.v is None for call in calls),
+            ("second_over_forward",): not any((call.by or "").endswith("over-forward") for call in calls),
             ("eps_of",): self.problem.beside is None,
             ("backward",): all(call.dy is None and call.tangent is None for call in calls),
             ("summation",): all(call.x.size <= BLOCKED_DEPTH * call.x.shape[1] for call in calls),
@@ -175,6 +177,7 @@ class Oracle:
                 None if call.v is None else _rows(call.v),
                 call.assigned,
                 call.tangent is not None,
+                call.by,
             )
             for call in self.problem.calls
             for given in (call.tangent if call.dy is None else call.dy,)

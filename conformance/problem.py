@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.case import Case, rank_of
-from conformance.fields import Gradient, InitialValues, Input, Mask, Normal, Uniform
+from conformance.fields import By, Gradient, InitialValues, Input, Mask, Normal, Uniform
 from conformance.harness import Array as WireArray
 from conformance.spec import Layer
 
@@ -60,7 +60,8 @@ def to_wire(array: Array) -> dict[str, Any]:
 class Call:
     """One step: x, its tangent, cotangents dy of y and v of dx, all (N, C, *spatial), and a mask (N, *spatial), bool.
 
-    `assigned` are attributes of the layer and their values, in canonical terms.
+    `assigned` are attributes of the layer and their values, in canonical terms. `by` is the order of the modes that a
+    step with a v is differentiated in, where one of them is forward.
     """
 
     mode: str
@@ -74,6 +75,7 @@ class Call:
     v: Array | None = None
     assigned: tuple[tuple[str, float], ...] = ()
     tangent: Array | None = None
+    by: By | None = None
 
     def each(self, change: Callable[[Array], Array]) -> Call:
         """The same with a change made to whatever has the shape of x."""
@@ -162,6 +164,8 @@ class Problem:
             for name in ("second", "assign", "tangent"):
                 if step[name] is None:
                     del step[name]
+            if step.get("second", {}).get("by") == "reverse-over-reverse":
+                del step["second"]["by"]
         digest = hashlib.sha256(repr(said).encode())  # JSON would make null of NaN and of infinity
         for call in self.calls:
             for array in (call.x, call.dy, call.mask, call.v, call.tangent):
@@ -186,6 +190,7 @@ def _step(call: Call) -> dict[str, Any]:
         "strided": call.strided,
         "reread": call.reread,
         "assigned": dict(call.assigned),
+        "by": call.by,
         **{name: None if array is None else to_wire(array) for name, array in others.items()},
     }
 
@@ -209,8 +214,9 @@ def materialise(case: Case, carried: Mapping[str, Array] | None = None) -> Probl
         mask = None if step.mask is None else draw_mask(step.mask, (x.shape[0], *x.shape[2:]), index)
         v = None if step.second is None else cotangent(Gradient(seed=step.second.seed), x, index, _SECOND)
         assigned = () if step.assign is None else tuple(step.assign.values.items())
+        by = None if step.second is None else step.second.mixed
         flags = step.frozen, step.save_load, spec.strided
-        calls.append(Call(step.mode, x, dy, *flags, mask, step.reread, v, assigned, tangent))
+        calls.append(Call(step.mode, x, dy, *flags, mask, step.reread, v, assigned, tangent, by))
     built = _built(layer or Layer(), case.rank, case.input_of(0))
     initial = built.initial | {name: value for name, value in (carried or {}).items() if name in INITIAL}
     return Problem(case, tuple(calls), initial, built.dtype, built.features, _beside(case))

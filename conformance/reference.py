@@ -277,13 +277,13 @@ def _output(
         dx = stages.dx((g, xhat, kept), of_dx, divisors, outer)
         if any(divisors) and c.derivation != "closed":
             dx = stages.chained(dx, (g, x, kept), sums[0], (gamma, mu, inv), counted, c, arithmetic)
-        if step.forward and c.tangent == "lost":
-            dx = arithmetic.lift(np.zeros(x.shape))
+        if c.tangent == "lost" and (step.forward or step.by == "forward-over-forward"):
+            dx = 0 * dx
         handed_out = of_dx if c.products == "of x−μ" else sums
         if c.dgamma == "of two sums":
             handed_out = sums[0], stages.of_two_sums(sums, (g, x), (mu, inv), arithmetic)
         dbeta, dgamma = stages.returned(handed_out, inv, counted, c, arithmetic)
-    learned = p.trainable and not step.frozen and not step.forward
+    learned = p.trainable and not step.frozen and not step.forward and step.by != "forward-over-forward"
     trace = Trace(
         batch=batch,
         mask=step.mask,
@@ -315,4 +315,5 @@ def _output(
     )
     if step.v is None:
         return trace
-    return second.differentiated(trace, arithmetic.lift(step.v), c, arithmetic)
+    trace = second.differentiated(trace, arithmetic.lift(step.v), c, arithmetic, step.by)
+    return second.lost(trace) if c.tangent == "lost" and step.by else trace

@@ -7,6 +7,11 @@ With S = Σv·g, V = Σv, G = Σg, V' = Σv·x̂, G' = Σg·x̂, and a = 1/n in 
     ddγ = inv·(S − a·V·G − a·V'·G')                                      (19), which is Σv·dx/γ
     ddx = −a·γ·inv²·(x̂·(S − a·V·G − 3a·V'·G') + G'·(v − a·V) + V'·(g − a·G))   (20)
 
+Other orders of differentiation have the same numbers. Second derivatives are symmetric: those of dx, dγ and y along v,
+forward over reverse, are ddx, ddγ and ddy. Σv·dx is Σg·ddy, whose derivatives by x and γ are those of reverse over
+forward. And ∂y/∂x is symmetric, so that dx is the derivative of y along g; and so is the next, so that y differentiated
+along v and then along g, forward over forward, is ddx.
+
 (20) follows from ∂inv/∂xᵢ = −a·inv²·x̂ᵢ and ∂V'/∂xᵢ = inv·(vᵢ − a·V − a·x̂ᵢ·V'). PyTorch has the same derivatives as
 `batchnorm_double_backward`, torch/csrc/autograd/FunctionsManual.cpp.
 """
@@ -47,27 +52,52 @@ class _Sums:
     g_xhat: Array
 
 
-def differentiated(t: Trace, v: Array, c: Differentiating, arithmetic: Arithmetic) -> Trace:
+def differentiated(t: Trace, v: Array, c: Differentiating, arithmetic: Arithmetic, by: str | None = None) -> Trace:
     """The step with ddx, ddgamma and ddy for v, (C, n), the cotangent of dx. It needs a cotangent g.
 
-    Where the convention holds the variance's mean for a constant, d²σ²/dxᵢdxⱼ is 2a·δᵢⱼ in place of 2a·(δᵢⱼ − a), and v
-    stands in place of v − a·V in (20).
+    Args:
+        by: the order of modes, where one is forward. It matters where a convention takes something for a constant.
     """
     s = _sums(t, v, arithmetic)
     a, xhat, inv, gamma, g = s.a, t.xhat, t.inv[:, None], t.gamma[:, None], t.g
     assert g is not None
     centred = v - a * s.v[:, None]
     whole = s.vg - a * s.v * s.g
-    through = centred if c.second == "full" else v
-    spread = xhat * (whole - 3 * a * s.v_xhat * s.g_xhat)[:, None]
-    spread = spread + s.g_xhat[:, None] * through + s.v_xhat[:, None] * (g - a * s.g[:, None])
     return replace(
         t,
         v=v,
-        ddx=-a * gamma * inv * inv * spread if a else 0 * t.x,
+        ddx=-a * gamma * inv * inv * _spread(t, v, s, c, by) if a else 0 * t.x,
         ddgamma=t.inv * (whole - a * s.v_xhat * s.g_xhat) if t.dgamma is not None else None,
         ddy=gamma * inv * (centred - a * xhat * s.v_xhat[:, None]),
     )
+
+
+def _spread(t: Trace, v: Array, s: _Sums, c: Differentiating, by: str | None) -> Array:
+    """What −a·γ·inv² multiplies in ddx of training, (C, n).
+
+    With the variance's mean for a constant d²σ²/dxᵢdxⱼ is 2a·δᵢⱼ in place of 2a·(δᵢⱼ − a). With mean and deviation for
+    constants in ddy = γ·inv·(v − a·V) − a·γ·inv³·(x − μ)·Σ(v − a·V)·(x − μ), x alone moves there.
+    """
+    a, xhat, g = s.a, t.xhat, t.g
+    assert g is not None
+    v_xhat, g_xhat = s.v_xhat[:, None], s.g_xhat[:, None]
+    v_centred, g_centred = v - a * s.v[:, None], g - a * s.g[:, None]
+    whole = s.vg - a * s.v * s.g
+    if c.second_over_forward == "statistics constant" and by == "reverse-over-forward":
+        return np.asarray(g_xhat * v_centred + v_xhat * g)
+    if c.second_over_forward == "statistics constant" and by == "forward-over-forward":
+        return np.asarray(xhat * whole[:, None] + v_xhat * g)
+    if c.second == "variance about a constant" and by == "forward-over-forward":
+        whole = s.vg
+    elif c.second == "variance about a constant":
+        v_centred = v
+    through = xhat * (whole - 3 * a * s.v_xhat * s.g_xhat)[:, None]
+    return np.asarray(through + g_xhat * v_centred + v_xhat * g_centred)
+
+
+def lost(t: Trace) -> Trace:
+    """The step as if nothing moved along v."""
+    return replace(t, ddx=0 * t.x, ddy=0 * t.x, ddgamma=None if t.ddgamma is None else 0 * t.gamma)
 
 
 def of_v(t: Trace, arithmetic: Arithmetic) -> Trace:

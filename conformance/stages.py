@@ -41,7 +41,8 @@ def parameters_at(p: Parameters, steps: Sequence[Values], c: Modes) -> list[Para
     for step in steps:
         values: dict[str, Any] = dict(step.assigned)
         p = replace(p, **values) if c.assigned != "ignored" and values else p
-        kind = (step.mode, step.frozen, step.x.shape, step.samples, step.g is None, step.mask is None, step.forward)
+        given = step.g is None, step.v is None, step.mask is None
+        kind = (step.mode, step.frozen, step.x.shape, step.samples, *given, step.forward, step.by)
         found.append(captured.setdefault(kind, p) if c.assigned == "captured" else p)
     return found
 
@@ -152,7 +153,7 @@ def updated(
     given = min(max(given, 0.0), 1.0) if c.momentum_range == "clipped" else given
     m = arithmetic.lift(np.asarray(given))
     weight: Any = 0.0
-    again = c.updates_along_tangent if step.forward else c.updates_in_backward
+    again = c.updates_along_tangent if step.forward or step.by else c.updates_in_backward
     for _ in range(c.updates + (0 if step.g is None else again)):
         count = 1 if c.counting == "to one" else state.count + 1
         if cumulative:

@@ -13,9 +13,11 @@ import argparse
 import math
 import random
 import sys
-from typing import Any
+from typing import Any, get_args
 
 from ruamel.yaml import YAML
+
+from conformance.fields import By
 
 #: Around the widths of vectors and blocks, where kernels change their ways.
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 100, 128, 129, 256, 257)
@@ -135,7 +137,7 @@ class Draw:
             if math.prod(shape) <= ELEMENTS and "replace" not in given:
                 return {"mode": mode, "input": {"shape": shape}}
         if self.likely(0.05) and given.get("dtype", "float32") in ("float32", "float64"):
-            return {"mode": mode, "second": {"seed": self.by.randrange(1000)}}
+            return {"mode": mode, "second": {"seed": self.by.randrange(1000), "by": self.by.choice(get_args(By))}}
         if self.likely(0.08):
             return {
                 "mode": mode,

@@ -170,6 +170,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"gradient": "variance detached"}, "dx:014"),
     ({"thawed": "stays frozen"}, ""),  # the last step alone is frozen
     ({"second": "variance about a constant"}, ""),  # tests/test_second.py takes second derivatives
+    ({"second_over_forward": "statistics constant"}, ""),
     ({"sums": "overflow"}, ""),  # these do not
     ({"empty": "averaged"}, ""),  # this is none
     ({"variances": ((2.0, 3.0), None, None, None, None)}, "running_var:01234 y:023 dx:023 dgamma:023"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from conformance.catalogue import CATALOGUE, HYPOTHESES, Hypothesis, name_change
 from conformance.compare import TensorResult
 from conformance.conventions import CANONICAL, Conventions
 from conformance.diagnose import EVIDENCE, Diagnosis, Search, Tried, words, worst
+from conformance.fields import By
 
 #: A layer whose every number is nobody's default, in a sequence that shows whatever a BatchNorm can do wrong.
 SHOWS_ALL: dict[str, Any] = {
@@ -48,7 +49,7 @@ ELSEWHERE = {
     "assignment-ignored",
     "assignment-ignored-once-compiled",
     "count-saturates",
-    "second-mean-detached",
+    *("second-mean-detached", "second-statistics-constant"),
     *("eps-in-half", "eps-in-float32", "momentum-in-float32", "output-folded", "dgamma-of-two-sums"),
     *("gradients-of-products", "dx-of-products", "squares-in-float16", "sums-of-squares-overflow"),
     *("dx-by-chain-rule", "dx-by-chain-rule-through-mean", "dx-by-chain-rule-of-squares"),
@@ -61,6 +62,7 @@ BY_NAME = {hypothesis.name: hypothesis for hypothesis in CATALOGUE}
 FAULTS = [hypothesis for hypothesis in HYPOTHESES if hypothesis.name not in ELSEWHERE]
 
 ALONG = {"mode": "train", "tangent": {}}
+MIXED = [{"mode": "train", "second": {"by": by}} for by in get_args(By)]
 
 #: Cases in which, taken together, hypotheses move every kind of tensor.
 MOVES_ALL = (
@@ -68,6 +70,7 @@ MOVES_ALL = (
     SHOWS_ALL | {"input": SMALL | {"shape": [4, 4, 4, 4, 4]}, "layer": SHOWS_ALL["layer"] | {"rank": 3}},
     {"layer": {"eps": 2e-2, "initial": INITIAL}, "input": SMALL, "steps": [{"mode": "train", "second": {}}, "eval"]},
     {"layer": {"eps": 2e-2, "initial": INITIAL}, "input": SMALL, "steps": [{"mode": "eval", "second": {}}]},
+    {"layer": {"eps": 2e-2, "initial": INITIAL}, "input": SMALL, "steps": [*MIXED, "eval"]},
     {"layer": {"eps": 2e-2, "initial": INITIAL}, "input": SMALL, "steps": ["default", ALONG, ALONG | {"mode": "eval"}]},
 )
 
@@ -146,6 +149,13 @@ LEFT_OUT = SMALL | {"replace": [{"at": [0, 1, 0, 0], "with": "nan"}]}
         ("statistics-updated-along-tangent", {"steps": [ALONG, "eval"]}),
         ("mode-of-first-tangent", {"steps": ["train", ALONG | {"mode": "eval"}, ALONG, "eval"]}),
         ("tangent-lost", {"steps": [ALONG]}),
+        *(
+            (cause, {"steps": [step, "eval"]})
+            for cause in ("statistics-updated-along-tangent", "tangent-lost")
+            for step in MIXED[1:]
+        ),
+        *(("second-mean-detached", {"steps": [step]}) for step in MIXED),
+        *(("second-statistics-constant", {"steps": [step]}) for step in MIXED[2:]),
         ("assignment-ignored", {"steps": [ASSIGNS, "eval"]}),
         ("assignment-ignored-once-compiled", {"steps": ["train", ASSIGNS, "eval"]}),
         ("channels-on-axis-2", {"input": {"shape": [4, 3, 3, 2], "normal": {"mean": 3}}}),

@@ -508,7 +508,7 @@ def test_a_compiled_layer_of_keras_is_compiled_once_for_each_mode_and_for_what_l
             self.forgotten += 1
 
     layers = [SimpleNamespace(trainable=True) for _ in range(2)]
-    training, inferring = {"training": True}, {"training": False}
+    training, inferring = (("training", True), None), (("training", False), None)
     backend = Counting("cpu", "compiled", 1)
     used = [
         backend.once(call, layers[0], mode) for call, mode in zip("abc", (training, inferring, training), strict=True)

@@ -73,7 +73,7 @@ def tensors(problem: Problem) -> list[str]:
 def test_every_case_has_a_script_that_compiles(framework: str) -> None:
     for case in CASES[::7]:
         if (case.frameworks is None or framework in case.frameworks) and (case.kind == "signature" or small(case)):
-            if framework == "mindspore" and case.topic == "second":
+            if framework == "mindspore" and any(step.second for step in case.spec.steps):
                 continue  # its adapter takes none
             text = script(stored(materialise(case)), refused(framework))
             compile(text, case.id, "exec")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,10 +15,14 @@ from conformance import second as second_module
 from conformance.arithmetic import Array, Double, Multiprecision
 from conformance.comparison import Comparison
 from conformance.conventions import CANONICAL, Conventions
+from conformance.fields import By
 from conformance.judge import judge
 from conformance.layer import Parameters, Values
+from conformance.pool import Pool
 from conformance.problem import materialise
 from conformance.reference import evaluate
+from conformance.session import judged
+from conformance.target import parse
 
 MP = Multiprecision(50)
 #: Central differences of this width are right to 10⁻²⁸ or so in 50 digits.
@@ -131,6 +135,94 @@ def test_a_variance_about_a_constant_moves_ddx_by_the_mean_of_v() -> None:
     assert np.allclose(MP.lower(moved["ddx"] - second(s)["ddx"]), share[:, None], rtol=1e-12)
 
 
+def y_along(along: Array, x: Array, held: Array, v: Array) -> Any:
+    """Σalong·(y along v), by differences from the definition, with the variance about `held`."""
+
+    def y(x: Array) -> Any:
+        var = ((x - held[:, None]) ** 2).sum(1) / x.shape[1]
+        return MP.lift(P.gamma)[:, None] * (x - x.sum(1)[:, None] / x.shape[1]) / MP.sqrt(var + P.eps)[:, None]
+
+    return (along * (y(x + H * v) - y(x - H * v))).sum(1) / (2 * H)
+
+
+@pytest.mark.parametrize("by", get_args(By))
+def test_a_variance_about_a_constant_is_differentiated_so_in_every_order(by: str) -> None:
+    """By the definition with the mean held where it is; the last order has a tangent for its last derivative."""
+    s = step()
+    x, g, v = (MP.lift(np.asarray(array)) for array in (s.x, s.g, s.v))
+    held = x.sum(1) / 6
+    found = second(replace(s, by=by), conventions=CANONICAL.but(second="variance about a constant"))["ddx"]
+    for i in range(6):
+        place = MP.lift(np.zeros_like(s.x))
+        place[:, i] = place[:, i] + 1
+        if by == "forward-over-forward":
+            moved = [y_along(place, x + sign * H * g, held, v) for sign in (1, -1)]
+        else:
+            moved = [y_along(g, x + sign * H * place, held, v) for sign in (1, -1)]
+        assert np.abs(MP.lower(found[:, i] - (moved[0] - moved[1]) / (2 * H))).max() < 1e-10
+
+
+@pytest.mark.parametrize("by", ["reverse-over-forward", "forward-over-forward"])
+def test_statistics_that_are_constants_leave_what_x_does_by_itself(by: str) -> None:
+    s = step()
+    x, g, v = (MP.lift(np.asarray(array)) for array in (s.x, s.g, s.v))
+    mu = x.sum(1)[:, None] / 6
+    inv = (1 / MP.sqrt(((x - mu) ** 2).sum(1) / 6 + P.eps))[:, None]
+    centred = v - v.sum(1)[:, None] / 6
+
+    def along(x: Array) -> Any:
+        """y along v by a mean and a deviation that are held."""
+        slope = (centred * (x - mu)).sum(1)[:, None] / 6
+        return MP.lift(P.gamma)[:, None] * (inv * centred - inv**3 * (x - mu) * slope)
+
+    found = second(replace(s, by=by), conventions=CANONICAL.but(second_over_forward="statistics constant"))["ddx"]
+    if by == "forward-over-forward":
+        wanted = (along(x + H * g) - along(x - H * g)) / (2 * H)
+        assert np.abs(MP.lower(found - wanted)).max() < 1e-18
+    for i in range(6 if by == "reverse-over-forward" else 0):
+        place = MP.lift(np.zeros_like(s.x))
+        place[:, i] = place[:, i] + H
+        wanted = (g * (along(x + place) - along(x - place))).sum(1) / (2 * H)
+        assert np.abs(MP.lower(found[:, i] - wanted)).max() < 1e-18
+
+
+def test_an_order_of_modes_makes_no_difference_but_for_the_gradients_of_parameters() -> None:
+    one, *others = (oracle(steps=[{"mode": "train", "second": {"by": by}}]) for by in get_args(By))
+    usual = one.expected(bench().under.profile, CANONICAL)
+    for of in others:
+        expected = of.expected(bench().under.profile, CANONICAL)
+        without = of.problem.calls[0].by == "forward-over-forward"
+        assert usual.keys() - expected.keys() == ({"dgamma[0]", "dbeta[0]", "ddgamma[0]"} if without else set())
+        for name, found in expected.items():
+            assert np.array_equal(found.value, usual[name].value), name
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("target", ["torch", "keras,backend=torch", "keras"])
+@pytest.mark.parametrize("by", get_args(By))
+def test_the_real_layers_in_every_order(target: str, by: str) -> None:
+    """torch's own layer does not track here, as torch.func differentiates none that does."""
+    torch = target == "torch"
+    untracked = {"track_running_stats": False} if torch else {}
+    mode = "train" if torch or by != "forward-over-forward" or target == "keras" else "eval"
+    of = case(
+        layer=untracked,
+        input={"shape": [6, 2], "normal": {"mean": 3, "seed": 3}},
+        steps=[{"mode": mode, "second": {"by": by}}],
+    )
+    with Pool([parse(target)]) as pool:
+        (settled,) = judged([of], pool)
+    wanted = None
+    if torch and by.endswith("over-forward"):
+        wanted = "second-statistics-constant"
+    if target == "keras":
+        wanted = "second-mean-detached"
+    found = settled.sides[target].verdict
+    assert found.verdict == ("divergent" if wanted else found.verdict)
+    assert found.verdict in ("conforms", "conventional", "divergent")
+    assert wanted is None or found.diagnosis == wanted
+
+
 def test_they_are_judged_and_named() -> None:
     of = oracle(steps=[{"mode": "train", "second": {}}])
     assert verdict(of, answer(of)).verdict == "conforms"
@@ -165,6 +257,11 @@ def test_cases_without_second_derivatives_keep_their_digests() -> None:
         ({"gradient": None}, "no gradient"),
         ({"steps": [{"mode": "train", "second": {}, "mask": {}}]}, "a mask"),
         ({"input": {"shape": [2, 3], "constant": 1, "dtype": "float16"}}, "float16"),
+        (
+            {"steps": [{"mode": "train", "second": {"by": "forward-over-reverse"}}], "recompute": True},
+            "recomputes nothing",
+        ),
+        ({"steps": [{"mode": "train", "second": {"by": "backward"}}]}, "should be|Input should be"),
     ],
 )
 def test_a_case_that_asks_for_none_is_told(spec: dict[str, Any], said: str) -> None:

@@ -33,6 +33,11 @@ def learned(layer: Any) -> Dict[str, Any]:
     return {name: value for name, value in held.items() if value is not None and layer.trainable}
 
 
+def of_scale(by_gradient: Dict[str, Any]) -> Dict[str, Any]:
+    """What belongs to ddgamma, of what belongs to the gradients of parameters."""
+    return {"d" + name: value for name, value in by_gradient.items() if name == "dgamma"}
+
+
 def variable(layer: Any, name: str) -> Any:
     """One of the layer's variables by its canonical name, or None; Keras 3.4 has no attribute for one it lacks."""
     return getattr(layer, STATE[name], None)
@@ -109,21 +114,21 @@ class Backend:
         """The backend's own tensor inside a variable of Keras's."""
         return variable.value
 
-    def run(self, layer: Any, x: Any, given: Given, mode: Dict[str, bool]) -> Dict[str, Any]:
+    def run(self, layer: Any, x: Any, given: Given, mode: Dict[str, bool], by: Optional[str]) -> Dict[str, Any]:
         """Call the layer once: y and, for a cotangent dy, what the framework gives of dx, dgamma, dbeta.
 
-        For a cotangent v of dx also ddx, ddy and ddgamma; for a tangent jvp.
+        For a cotangent v of dx also ddx, ddy and ddgamma, in the order of modes that is named; for a tangent jvp.
         """
         raise NotImplementedError
 
-    def once(self, call: Any, layer: Any, mode: Dict[str, bool]) -> Any:
-        """The layer's call, compiled once for each mode and what learns, as in training; the last layer's are kept."""
+    def once(self, call: Any, layer: Any, how: Tuple[Any, ...]) -> Any:
+        """The layer's call, compiled once for each way to call it and what learns; the last layer's are kept."""
         if self.execution == "eager":
             return call
         if self.called[0] is not layer:
             self.called = (layer, {})
             self.forget()
-        way = (*mode.items(), layer.trainable)
+        way = (*how, layer.trainable)
         if way not in self.called[1]:
             self.called[1][way] = self.compile(call)
         return self.called[1][way]
@@ -168,7 +173,7 @@ class TensorFlow(Backend):
     def compile(self, call: Any) -> Any:
         return self.tf.function(call, autograph=False, jit_compile=self.execution == "xla" or None)
 
-    def run(self, layer: Any, x: Any, given: Given, mode: Dict[str, bool]) -> Dict[str, Any]:
+    def run(self, layer: Any, x: Any, given: Given, mode: Dict[str, bool], by: Optional[str]) -> Dict[str, Any]:
         def call(x: Any, given: Given) -> Dict[str, Any]:
             dy, v, tangent, mask = given
             if tangent is not None:
@@ -177,22 +182,44 @@ class TensorFlow(Backend):
                 return {"y": y, "jvp": accumulator.jvp(y, self.tf.UnconnectedGradients.ZERO)}
             if dy is None:
                 return {"y": layer(x, **masked(mode, mask))}
-            outer: Any = contextlib.nullcontext() if v is None else self.tf.GradientTape()
-            with outer:
-                if v is not None:
-                    outer.watch((x, dy))
-                with self.tf.GradientTape() as tape:
-                    tape.watch(x)
-                    y = layer(x, **masked(mode, mask))
-                sources = {"dx": x, **{name: self.value(variable) for name, variable in learned(layer).items()}}
-                gradients = tape.gradient(y, sources, output_gradients=self.tf.cast(dy, y.dtype))
-            found = {"y": y, **{name: gradient for name, gradient in gradients.items() if gradient is not None}}
-            if v is not None:
-                twice = {"ddx": x, "ddy": dy, **{"d" + name: value for name, value in sources.items() if "gam" in name}}
-                found.update(outer.gradient(found["dx"], twice, v, self.tf.UnconnectedGradients.ZERO))
-            return found
+            sources = {"dx": x, **{name: self.value(variable) for name, variable in learned(layer).items()}}
 
-        return self.once(call, layer, mode)(x, given)
+            def differentiated(tape: Any, along: Any = None) -> Dict[str, Any]:
+                """y and its gradients and, inside of what follows a tangent of x, ddy."""
+                with tape:
+                    tape.watch(x)
+                    with contextlib.nullcontext() if along is None else along:
+                        y = layer(x, **masked(mode, mask))
+                    found = {} if along is None else {"ddy": along.jvp(y, zero)}
+                gradients = tape.gradient(y, sources, output_gradients=self.tf.cast(dy, y.dtype))
+                return {"y": y, **found, **{name: value for name, value in gradients.items() if value is not None}}
+
+            if v is None:
+                return differentiated(self.tf.GradientTape())
+            zero = self.tf.UnconnectedGradients.ZERO
+            twice = {"ddx": x, **of_scale(sources)}
+            if by is None:
+                with self.tf.GradientTape() as outer:
+                    outer.watch((x, dy))
+                    found = differentiated(self.tf.GradientTape())
+                return {**found, **outer.gradient(found["dx"], {"ddy": dy, **twice}, v, zero)}
+            along = self.tf.autodiff.ForwardAccumulator(x, v)
+            if by == "forward-over-reverse":
+                with along:
+                    found = differentiated(self.tf.GradientTape())
+                derived = {"ddy": "y", **{name: name[1:] for name in twice}}
+                return {**found, **{name: along.jvp(found[of], zero) for name, of in derived.items()}}
+            if by == "reverse-over-forward":
+                tape = self.tf.GradientTape(persistent=True)
+                found = differentiated(tape, along)
+                return {**found, **tape.gradient(found["ddy"], twice, dy, zero)}
+            with self.tf.autodiff.ForwardAccumulator(x, dy) as outer:
+                with along:
+                    y = layer(x, **masked(mode, mask))
+                ddy = along.jvp(y, zero)
+            return {"y": y, "ddy": ddy, "dx": outer.jvp(y, zero), "ddx": outer.jvp(ddy, zero)}
+
+        return self.once(call, layer, (*mode.items(), by))(x, given)
 
 
 class Torch(Backend):
@@ -226,31 +253,54 @@ class Torch(Backend):
     def forget(self) -> None:
         self.torch._dynamo.reset()  # past eight layers, shapes or modes it would silently run eagerly
 
-    def run(self, layer: Any, x: Any, given: Given, mode: Dict[str, bool]) -> Dict[str, Any]:
+    def run(self, layer: Any, x: Any, given: Given, mode: Dict[str, bool], by: Optional[str]) -> Dict[str, Any]:
         def call(x: Any, mask: Any) -> Any:
             return layer(x, **masked(mode, mask))
 
         dy, v, tangent, mask = given
-        called = self.once(call, layer, mode)
+        called = self.once(call, layer, (*mode.items(), by))
+        # None is torch's word for zero; a tensor of zeros may hold none, and be copied alone.
+        forward, zero = self.torch.autograd.forward_ad, self.torch.zeros_like
+
+        def gradients(of: Any, sources: Dict[str, Any], cotangent: Any, **how: bool) -> Dict[str, Any]:
+            found = self.torch.autograd.grad(of, list(sources.values()), cotangent, allow_unused=True, **how)
+            return dict(zip(sources, found))
+
+        def along(dual: Any) -> Any:
+            return forward.unpack_dual(dual).tangent
+
         if tangent is not None:
-            forward = self.torch.autograd.forward_ad
             with forward.dual_level():
                 y, jvp = forward.unpack_dual(called(forward.make_dual(x, tangent), mask))
-            return {"y": y, "jvp": self.torch.zeros_like(y) if jvp is None else jvp}
-        y = called(x.requires_grad_(dy is not None), mask)
+            return {"y": y, "jvp": zero(y) if jvp is None else jvp}
         if dy is None:
-            return {"y": y}
+            return {"y": called(x, mask)}
+        x.requires_grad_()
         sources = {"dx": x, **{name: variable.value for name, variable in learned(layer).items()}}
-        grad, twice = self.torch.autograd.grad, v is not None
-        dy = dy.to(y.dtype).requires_grad_(twice)
-        gradients = grad(y, list(sources.values()), dy, create_graph=twice, allow_unused=True)
-        found = {"y": y, **{name: value for name, value in zip(sources, gradients) if value is not None}}
-        if twice:
-            wanted = {"ddx": x, "ddy": dy, **{"d" + name: value for name, value in sources.items() if "gam" in name}}
-            second = grad(found["dx"], list(wanted.values()), v, allow_unused=True)
-            zero = self.torch.zeros_like  # None is torch's word for it
-            found.update({name: zero(s) if d is None else d for (name, s), d in zip(wanted.items(), second)})
-        return found
+        twice = {"ddx": x, **of_scale(sources)}
+        if by is None:
+            y = called(x, mask)
+            dy = dy.to(y.dtype).requires_grad_(v is not None)
+            first = gradients(y, sources, dy, create_graph=v is not None)
+            second = {} if v is None else gradients(first["dx"], {"ddy": dy, **twice}, v)
+        elif by == "forward-over-forward":
+            jvp, call_at = self.torch.func.jvp, partial(called, mask=mask)
+            (y, ddy), (dx, ddx) = jvp(lambda x: jvp(call_at, (x,), (v,)), (x.detach(),), (dy,))
+            first, second = {"dx": dx}, {"ddx": ddx, "ddy": ddy}
+        else:
+            with forward.dual_level():
+                dual = forward.make_dual(x, v)
+                y = called(dual, mask)
+                if by == "forward-over-reverse":
+                    first = gradients(y, dict(sources, dx=dual), dy, create_graph=True)
+                    second = {"ddy": along(y), **{name: along(first[name[1:]]) for name in twice}}
+                else:
+                    y, ddy = forward.unpack_dual(y)
+                    first = gradients(y, sources, dy, retain_graph=True)
+                    second = {"ddy": ddy, **gradients(ddy, twice, dy)}
+        like = {"ddy": y, **twice}
+        found = {"y": y, **{name: value for name, value in first.items() if value is not None}}
+        return dict(found, **{name: zero(like[name]) if d is None else d.clone() for name, d in second.items()})
 
 
 class Jax(Backend):
@@ -278,7 +328,7 @@ class Jax(Backend):
     def compile(self, call: Any) -> Any:
         return self.jax.jit(call)
 
-    def run(self, layer: Any, x: Any, given: Given, mode: Dict[str, bool]) -> Dict[str, Any]:
+    def run(self, layer: Any, x: Any, given: Given, mode: Dict[str, bool], by: Optional[str]) -> Dict[str, Any]:
         scope, moving = import_module("keras").StatelessScope, layer.non_trainable_variables
         learning = layer.trainable_variables
 
@@ -290,27 +340,45 @@ class Jax(Backend):
                     y = layer(x, **masked(mode, mask))
                 return y, [after.get_current_value(variable) for variable in moving]
 
+            def along(tangent: Any, parameters: Any, x: Any) -> Any:
+                y, jvp, updated = self.jax.jvp(partial(forward, parameters), (x,), (tangent,), has_aux=True)
+                return (y, jvp), updated
+
             if tangent is not None:
-                along = partial(forward, parameters)
-                y, jvp, updated = self.jax.jvp(along, (x,), (tangent,), has_aux=True)
+                (y, jvp), updated = along(tangent, parameters, x)
                 return {"y": y, "jvp": jvp}, updated
             if dy is None:
                 y, updated = forward(parameters, x)
                 return {"y": y}, updated
 
+            def named(dparameters: Any) -> Dict[str, Any]:
+                return dict(zip(learned(layer), dparameters))
+
             def gradients(parameters: Any, x: Any, dy: Any) -> Any:
                 y, pullback, updated = self.jax.vjp(forward, parameters, x, has_aux=True)
                 dparameters, dx = pullback(dy.astype(y.dtype))
-                return dx, ({"y": y, "dx": dx, **dict(zip(learned(layer), dparameters))}, updated)
+                return dx, ({"y": y, "dx": dx, **named(dparameters)}, updated)
 
             if v is None:
                 return gradients(parameters, x, dy)[1]
-            _, pullback, (tensors, updated) = self.jax.vjp(gradients, parameters, x, dy, has_aux=True)
-            dparameters, ddx, ddy = pullback(v)
-            twice = {"d" + name: value for name, value in zip(learned(layer), dparameters) if "gam" in name}
-            return {**tensors, "ddx": ddx, "ddy": ddy, **twice}, updated
+            if by is None:
+                _, pullback, (tensors, updated) = self.jax.vjp(gradients, parameters, x, dy, has_aux=True)
+                dparameters, ddx, ddy = pullback(v)
+                return {**tensors, "ddx": ddx, "ddy": ddy, **of_scale(named(dparameters))}, updated
+            if by == "forward-over-reverse":
+                differentiated = partial(gradients, parameters, dy=dy)
+                tensors, moved, updated = self.jax.jvp(lambda x: differentiated(x)[1], (x,), (v,), has_aux=True)
+                return {**tensors, "ddx": moved["dx"], "ddy": moved["y"], **of_scale(moved)}, updated
+            along_v = partial(along, v)
+            if by == "forward-over-forward":
+                (y, ddy), (dx, ddx), updated = self.jax.jvp(partial(along_v, parameters), (x,), (dy,), has_aux=True)
+                return {"y": y, "dx": dx, "ddx": ddx, "ddy": ddy}, updated
+            (y, ddy), pullback, updated = self.jax.vjp(along_v, parameters, x, has_aux=True)
+            (dparameters, dx), (ddparameters, ddx) = pullback((dy, 0 * dy)), pullback((0 * dy, dy))
+            first = {"y": y, "dx": dx, **named(dparameters)}
+            return {**first, "ddx": ddx, "ddy": ddy, **of_scale(named(ddparameters))}, updated
 
-        call = self.once(call, layer, mode)
+        call = self.once(call, layer, (*mode.items(), by))
         tensors, updated = call([v.value for v in learning], [v.value for v in moving], x, given)
         for variable, value in zip(moving, updated):
             variable.assign(value)
@@ -344,6 +412,7 @@ class Keras(Adapter):
     recomputes = True
     assigns = True
     tangents = True
+    mixes = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         name, device = options.get("backend", "tensorflow"), options["device"]
@@ -436,7 +505,7 @@ class Keras(Adapter):
         mode = {} if step.mode == "default" else {"training": step.mode == "train"}
         with framework():
             mask = None if step.mask is None else self.backend.tensor(step.mask.numpy(), "bool")
-            tensors = self.backend.run(held.layer, x, Given(dy, v, tangent, mask), mode)
+            tensors = self.backend.run(held.layer, x, Given(dy, v, tangent, mask), mode, step.by)
         if step.reread:
             tensors = dict(tensors, x=x)
         arrays = {name: self.array(value, held.axis) for name, value in tensors.items()}

@@ -148,6 +148,7 @@ class NumPy(Adapter):
     recomputes = True
     assigns = True
     tangents = True
+    mixes = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         if options["device"] != "cpu":
@@ -194,9 +195,10 @@ class NumPy(Adapter):
                 layer.forward(x, dtype, mask, again=True)
             dx, dgamma, dbeta = layer.backward(numbers(step.dy))
             tensors["dx"] = dx
-            if layer.scale and not step.frozen:
+            learns = not step.frozen and step.by != "forward-over-forward"
+            if layer.scale and learns:
                 tensors["dgamma"] = dgamma
-            if layer.center and not step.frozen:
+            if layer.center and learns:
                 tensors["dbeta"] = dbeta
         if step.dy is not None and step.v is not None:
             if step.mask is not None:

@@ -3,10 +3,12 @@
 Eager, through torch.compile or TorchScript, or inside an autocast region.
 """
 
+import contextlib
 import inspect
 import io
 import warnings
-from typing import Any, Callable, Dict, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import numpy as np
 import torch
@@ -18,7 +20,14 @@ from conformance.harness import Adapter, Array, Layer, Native, NotExpressible, S
 CLASSES = {1: torch.nn.BatchNorm1d, 2: torch.nn.BatchNorm2d, 3: torch.nn.BatchNorm3d}
 #: What an execution needs of torch.
 NEEDS = {"compiled": "compile", "scripted": "jit", "autocast": "autocast"}
+#: Orders of second derivatives of which `forward_ad` takes one; it takes no other inside of itself.
+FORWARD_ONCE = ("forward-over-reverse", "reverse-over-forward")
 STATE = {"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_var": "running_var"}
+
+
+def along(tensor: torch.Tensor) -> Optional[torch.Tensor]:
+    """The derivative of a dual tensor along its tangent."""
+    return forward_ad.unpack_dual(tensor).tangent
 
 
 class Torch(Adapter):
@@ -28,6 +37,7 @@ class Torch(Adapter):
     recomputes = True
     assigns = True
     tangents = True
+    mixes = True
 
     def start(self, options: Dict[str, str]) -> Dict[str, str]:
         self.device = options["device"]
@@ -103,45 +113,75 @@ class Torch(Adapter):
             parameter.requires_grad_(not step.frozen)
             parameter.grad = None
         x = self.input(step)
-        if step.tangent is None:
-            with framework():
-                y = self.call(layer, x)
-            tensors = {"y": self.array(y)}
-        else:
+        if step.tangent is not None:
             tensors = self.differentiated_forward(layer, x, step.tangent)
+        elif step.dy is not None and step.v is not None:
+            tensors = self.twice_differentiated(layer, x, step.dy, step.v, step.by)
+        else:
+            tensors = self.differentiated(layer, x, step.dy)
         if step.reread:
             tensors["x"] = self.array(x)
-        if step.dy is not None and step.v is not None:
-            tensors.update(self.twice_differentiated(layer, x, y, step.dy, step.v))
-        elif step.dy is not None:
-            with framework():
-                y.backward(self.tensor(step.dy).to(memory_format=self.memory_format))
-            tensors["dx"] = self.array(x.grad)
-            for name, parameter in (("dgamma", layer.weight), ("dbeta", layer.bias)):
-                if parameter is not None and parameter.grad is not None:
-                    tensors[name] = self.array(parameter.grad)
         return layer, tensors
+
+    def differentiated(self, layer: torch.nn.Module, x: torch.Tensor, dy: Optional[Array]) -> Dict[str, Array]:
+        """y and, for its cotangent, the gradients."""
+        with framework():
+            y = self.call(layer, x)
+        tensors = {"y": self.array(y)}
+        if dy is None:
+            return tensors
+        with framework():
+            y.backward(self.laid_out(dy))
+        tensors["dx"] = self.array(x.grad)
+        for name, parameter in (("dgamma", layer.weight), ("dbeta", layer.bias)):
+            if parameter is not None and parameter.grad is not None:
+                tensors[name] = self.array(parameter.grad)
+        return tensors
 
     def differentiated_forward(self, layer: torch.nn.Module, x: torch.Tensor, tangent: Array) -> Dict[str, Array]:
         """y and its derivative along a tangent of x; None is torch's word for zero."""
-        along = self.tensor(tangent).to(memory_format=self.memory_format)
         with framework(), forward_ad.dual_level():
-            y, jvp = forward_ad.unpack_dual(self.call(layer, forward_ad.make_dual(x, along)))
+            y, jvp = forward_ad.unpack_dual(self.call(layer, forward_ad.make_dual(x, self.laid_out(tangent))))
         return {"y": self.array(y), "jvp": self.array(torch.zeros_like(y) if jvp is None else jvp)}
 
     def twice_differentiated(
-        self, layer: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, given: Array, cotangent: Array
+        self, layer: torch.nn.Module, x: torch.Tensor, given: Array, cotangent: Array, by: Optional[str]
     ) -> Dict[str, Array]:
-        """The gradients and their derivatives, as a gradient penalty takes them; None is torch's word for zero."""
-        dy, v = (self.tensor(each).to(memory_format=self.memory_format) for each in (given, cotangent))
-        parameters = {"gamma": layer.weight, "beta": layer.bias}
+        """y, its gradients and their derivatives.
+
+        They are taken as a gradient penalty takes them, or as torch.func.hessian does, or jacrev or jacfwd of jacfwd.
+        """
+        if by == "forward-over-forward" and not hasattr(torch, "func"):
+            raise NotExpressible(f"torch {torch.__version__} has no torch.func")
+        dy, v = self.laid_out(given), self.laid_out(cotangent)
+        parameters = {"dgamma": layer.weight, "dbeta": layer.bias}
         held = {name: p for name, p in parameters.items() if p is not None and p.requires_grad}
-        with framework():
-            dx, *rest = torch.autograd.grad(y, [x, *held.values()], dy.requires_grad_(), create_graph=True)
-            sources = {"ddx": x, "ddy": dy, **{"dd" + name: p for name, p in held.items() if name == "gamma"}}
-            second = torch.autograd.grad(dx, list(sources.values()), v, allow_unused=True)
-            found = {name: torch.zeros_like(s) if d is None else d for (name, s), d in zip(sources.items(), second)}
-        found.update({"d" + name: gradient for name, gradient in zip(held, rest)}, dx=dx)
+        scale = {name: p for name, p in [("ddgamma", layer.weight)] if "dgamma" in held}
+        grad = torch.autograd.grad
+        with framework(), forward_ad.dual_level() if by in FORWARD_ONCE else contextlib.nullcontext():
+            if by is None:
+                y = self.call(layer, x)
+                dx, *rest = grad(y, [x, *held.values()], dy.requires_grad_(), create_graph=True)
+                sources = {"ddx": x, "ddy": dy, **scale}
+                second = dict(zip(sources, grad(dx, list(sources.values()), v, allow_unused=True)))
+            elif by == "forward-over-reverse":
+                dual = forward_ad.make_dual(x, v)
+                y = self.call(layer, dual)
+                dx, *rest = grad(y, [dual, *held.values()], dy, create_graph=True)
+                second = {"ddx": along(dx), "ddy": along(y), **dict(zip(scale, map(along, rest)))}
+            elif by == "reverse-over-forward":
+                y, ddy = forward_ad.unpack_dual(self.call(layer, forward_ad.make_dual(x, v)))
+                dx, *rest = grad(y, [x, *held.values()], dy, retain_graph=True)
+                sources = {"ddx": x, **scale}
+                second = dict(zip(sources, grad(ddy, list(sources.values()), dy, allow_unused=True)), ddy=ddy)
+            else:
+                jvp, called = torch.func.jvp, partial(self.call, layer)
+                (y, ddy), (dx, ddx) = jvp(lambda x: jvp(called, (x,), (v,)), (x.detach(),), (dy,))
+                rest, second = [], {"ddx": ddx, "ddy": ddy}
+            # None is torch's word for zero; a tensor of zeros may hold none, and be copied alone.
+            like = {"ddx": x, "ddy": y, **scale}
+            copied = {name: torch.zeros_like(like[name]) if d is None else d.clone() for name, d in second.items()}
+        found = {"y": y, "dx": dx, **dict(zip(held, rest)), **copied}
         return {name: self.array(tensor) for name, tensor in found.items()}
 
     def scripted(self, module: torch.nn.Module) -> torch.nn.Module:
@@ -169,7 +209,7 @@ class Torch(Adapter):
         return lambda x: checkpoint(layer, x, **latest)
 
     def input(self, step: Step) -> torch.Tensor:
-        x = self.tensor(step.x).to(memory_format=self.memory_format)
+        x = self.laid_out(step.x)
         if step.strided:
             x = torch.stack((x, x), dim=-1)[..., 0]
         return x.detach().requires_grad_(step.dy is not None)
@@ -197,6 +237,10 @@ class Torch(Adapter):
         if array.dtype == "bfloat16":
             return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16).to(self.device)
         return torch.from_numpy(values).to(self.device)
+
+    def laid_out(self, array: Array) -> torch.Tensor:
+        """A tensor in the memory format of x."""
+        return self.tensor(array).to(memory_format=self.memory_format)
 
     def array(self, tensor: torch.Tensor) -> Array:
         device, values = tensor.device.type, tensor.detach().cpu().contiguous()

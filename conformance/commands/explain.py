@@ -64,6 +64,7 @@ def _show(console: Console, settled: Settled) -> None:
     for index, call in enumerate(problem.calls):
         extra = "".join(f", {word}" for word in ("frozen", "save_load", "strided") if getattr(call, word))
         extra += "".join(f", {name} = {value:g} assigned" for name, value in call.assigned)
+        extra += f", differentiated {call.by or 'twice'}" if call.v is not None else ""
         extra += ", differentiated along a tangent" if call.tangent is not None else ""
         extra += ", recomputed for its gradients" if case.spec.recompute and call.dy is not None else ""
         console.print(f"step {index}: {call.mode}, x {list(call.x.shape)} {call.x.dtype.name}{extra}")

@@ -25,6 +25,7 @@ How a framework spells a layer stands beside its adapter, in ``repro.py.j2``: a 
     dtype(case, step, kind), shape(…)           its dtype's name, such as "float32"; its shape, a tuple
     constructor(case), version(case)            expressions: the class; the framework's version
     twice                                       a variable: true where `step` heeds `step.v`, for second derivatives
+    mixes                                       a variable: true where `step` heeds `step.by`, the order of their modes
     recomputes                                  a variable: true where the macros heed `case.recomputes`
     assigns                                     a variable: true where `step` heeds `step.assigned`
     tangents                                    a variable: true where `step` heeds `step.tangent`, for forward mode

@@ -31,6 +31,7 @@ def spelled(built: Built, call: Call, case: Spelling) -> Spelling:
         large=False,
         recomputes=False,
         tangents=False,
+        orders=frozenset(),
     )
 
 

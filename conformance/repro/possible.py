@@ -65,6 +65,10 @@ def checked(
     spelling = template.opened(adapter.path)
     wanted = {
         "twice": ("second derivatives", any(step.second is not None for step in case.spec.steps)),
+        "mixes": (
+            "second derivatives in forward mode",
+            any(step.second is not None and step.second.mixed for step in case.spec.steps),
+        ),
         "recomputes": ("recomputation", case.spec.recompute),
         "tangents": ("derivatives in forward mode", any(step.tangent is not None for step in case.spec.steps)),
         "assigns": ("assigned attributes", any(step.assign is not None for step in case.spec.steps)),

@@ -21,6 +21,7 @@ class Step:
     With a v, the cotangent of dx, the call is differentiated twice: it has ddx, ddy and, of a learned gamma, ddgamma.
     `assigned`: attributes in canonical terms, eps and momentum, and what is assigned to them before the call. `call` is
     the name of what is compiled for calls of its kind, and `compiles` whether none came before, where calls compile.
+    `by` is the order of modes that it is differentiated twice in, empty where both are reverse.
     With a tangent of x the call has jvp, the derivative of y along it, and no gradients.
     """
 
@@ -41,6 +42,7 @@ class Step:
     call: str = "call"
     compiles: bool = True
     tangent: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Spelling:
         saves, dies, signature: whether a step goes through a checkpoint, the process may die, nothing is called.
         recomputes: whether no call keeps activations for its backward pass.
         tangents: whether a step has a tangent.
+        orders: `by` of every step.
         held: the tensors that the layer keeps, and changes, from call to call.
     """
 
@@ -78,6 +81,7 @@ class Spelling:
     signature: bool
     recomputes: bool
     tangents: bool
+    orders: frozenset[str]
     held: frozenset[str] = HELD
 
     @property

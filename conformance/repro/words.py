@@ -116,7 +116,7 @@ def _expected(rows: Sequence[Row]) -> str:
     if {row.kind for row in rows} & {"running_mean", "running_var"} or any(row.step for row in rows):
         text += " The running statistics move towards the batch's mean and unbiased variance, as torch's do."
     if any(row.kind in SECOND for row in rows):
-        text += " ddx, ddy and ddgamma are the derivatives of (v * dx).sum() by x, dy and gamma."
+        text += " ddx, ddy and ddgamma are the derivatives of (v * dx).sum() by x, dy and gamma, in whatever order."
     if any(row.kind == "jvp" for row in rows):
         text += " jvp is the derivative of y along the tangent."
     return text

@@ -167,6 +167,7 @@ class Writer:
             signature=self.case.kind == "signature",
             recomputes=self.case.spec.recompute,
             tangents=any(call.tangent is not None for call in calls),
+            orders=frozenset(call.by or "" for call in calls),
         )
 
     def _learned(self) -> tuple[str, ...]:
@@ -191,7 +192,7 @@ class Writer:
         kinds: dict[tuple[object, ...], str] = {}
         for index, call in enumerate(self.problem.calls[:number]):
             absent = (getattr(call, name) is None for name in ("dy", "v", "mask", "tangent"))
-            kind = (call.mode, call.frozen, *absent)
+            kind = (call.mode, call.frozen, call.by, *absent)
             if call.save_load:
                 kinds.clear()  # as its layer is another one
             known = kind in kinds
@@ -214,6 +215,7 @@ class Writer:
                 call=name if compiles else "call",
                 compiles=not (compiles and known),
                 tangent=("tangents[{}]" if several else "tangent") if call.tangent is not None else "",
+                by=(call.by or "") if twice else "",
             )
             flags.append((step, tuple((row.kind, row.what, row.dtype) for row in rows if row.step == index)))
         lines: list[str] = []

@@ -70,6 +70,7 @@ OUTER = "(self.gamma * self.inv)"
 R_MEAN = "(1 - m) * self.running_mean + m * mu"
 R_VAR = "(1 - m) * self.running_var + m * unbiased"
 ROUNDED = "rounded({}, self.given)"
+SECOND = "ddx, ddgamma, ddy = layer.second(numbers(step.dy), numbers(step.v))"
 SQUARES = "(x - mu.reshape(self.column)) ** 2"
 START = "self.training = True"
 PASSED_ON = "dx, dgamma, dbeta = layer.backward(numbers(step.dy))"
@@ -83,6 +84,20 @@ XHAT_IN_STEPS = "self.xhat = rounded(self.taken * rounded(self.inv, self.given).
 XHAT_OF_Y = "xhat = (x - mu.reshape(self.column)) * inv.reshape(self.column)"
 Y = 'tensors = {"y": y}'
 
+
+#: Differentiates the derivative of y along v with the mean and the deviation in it held.
+HELD = """def held(layer, ddx, g, v, by):
+    if by not in ("reverse-over-forward", "forward-over-forward") or not layer.batch:
+        return ddx
+    outer = layer.gamma.reshape(layer.column) * layer.inv.reshape(layer.column) ** 2
+    centred, slope = v - v.mean(layer.axes, keepdims=True), (v * layer.xhat).mean(layer.axes, keepdims=True)
+    if by == "reverse-over-forward":
+        return -outer * ((g * layer.xhat).mean(layer.axes, keepdims=True) * centred + slope * g)
+    return -outer * (layer.xhat * (centred * g).mean(layer.axes, keepdims=True) + slope * g)
+
+
+@dataclass
+"""
 
 #: The gradients are taken with x and μ as well.
 SEEN = XHAT, f"{XHAT}; self.seen = x, mu"
@@ -238,6 +253,11 @@ STATE = {
     "updates_along_a_tangent": _f(
         "Moves the running statistics again as y is differentiated along a tangent.",
         (ALONG, f"layer.forward(x, dtype, mask); {ALONG}"),
+        named="statistics-updated-along-tangent",
+    ),
+    "updates_again_in_forward_mode": _f(
+        "Moves the running statistics again as second derivatives are taken in forward mode.",
+        (SECOND, f"vars(layer) if step.by is None else layer.forward(x, dtype, mask); {SECOND}"),
         named="statistics-updated-along-tangent",
     ),
     "updates_before_normalising": _f(
@@ -553,6 +573,22 @@ GRADIENTS = {
             "self.xhat = first if first.shape == g.shape else self.xhat; gamma, inv = self.gamma",
         ),
     ),
+    "second_by_constant_statistics": _f(
+        "Holds mean and deviation for constants where it differentiates y along v once more.",
+        ("@dataclass\n", HELD),
+        (SECOND, f"{SECOND}; ddx = held(layer, ddx, numbers(step.dy), numbers(step.v), step.by)"),
+        named="second-statistics-constant",
+    ),
+    "second_lost_in_forward_mode": _f(
+        "Answers with zeros where one of the two modes is forward.",
+        (SECOND, f"{SECOND}; ddx, ddgamma, ddy = (0 * a if step.by else a for a in (ddx, ddgamma, ddy))"),
+        ('tensors["dx"] = dx', 'tensors["dx"] = dx * (step.by != "forward-over-forward")'),
+        named="tangent-lost",
+    ),
+    "second_along_dy": _f(
+        "Takes y along dy where it should along v, if one of the two modes is forward.",
+        (SECOND, f"{SECOND}; ddy = layer.along(numbers(step.dy)) if step.by else ddy"),
+    ),
     "tangent_lost": _f(
         "Answers a tangent with zeros.",
         (ALONG, 'tensors["jvp"] = np.zeros_like(y)'),
@@ -667,7 +703,7 @@ GRADIENTS = {
         named="eval-gradient-through-batch",
     ),
     "learns_while_frozen": _f(
-        "Returns dγ of a frozen layer.", ("if layer.scale and not step.frozen:", "if layer.scale:"), named="returned"
+        "Returns dγ of a frozen layer.", ("if layer.scale and learns:", "if layer.scale:"), named="returned"
     ),
     "frozen_for_good": _f(
         "Returns gradients of 0 once it was frozen.",
