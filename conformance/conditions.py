@@ -18,17 +18,8 @@ CONDITIONS = frozenset(
     {
         *TARGET_FACTS,
         *("kind", "rank", "mode", "dtype", "layer_dtype", "layout", "strided", "dimensions"),
-        *(
-            "values_per_channel",
-            "frozen",
-            "gradient",
-            "second",
-            "by",
-            "tangent",
-            "recompute",
-            "momentum",
-            *LAYER_FEATURES,
-        ),
+        *("values_per_channel", "frozen", "gradient", "second", "by", "tangent", "recompute"),
+        *("momentum", *LAYER_FEATURES),
     }
 )
 

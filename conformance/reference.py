@@ -278,7 +278,7 @@ def _output(
         if any(divisors) and c.derivation != "closed":
             dx = stages.chained(dx, (g, x, kept), sums[0], (gamma, mu, inv), counted, c, arithmetic)
         if c.tangent == "lost" and (step.forward or step.by == "forward-over-forward"):
-            dx = 0 * dx
+            dx = arithmetic.lift(np.zeros(x.shape))
         handed_out = of_dx if c.products == "of x−μ" else sums
         if c.dgamma == "of two sums":
             handed_out = sums[0], stages.of_two_sums(sums, (g, x), (mu, inv), arithmetic)
@@ -316,4 +316,4 @@ def _output(
     if step.v is None:
         return trace
     trace = second.differentiated(trace, arithmetic.lift(step.v), c, arithmetic, step.by)
-    return second.lost(trace) if c.tangent == "lost" and step.by else trace
+    return second.lost(trace, arithmetic) if c.tangent == "lost" and step.by else trace

@@ -59,16 +59,19 @@ def differentiated(t: Trace, v: Array, c: Differentiating, arithmetic: Arithmeti
         by: the order of modes, where one is forward. It matters where a convention takes something for a constant.
     """
     s = _sums(t, v, arithmetic)
-    a, xhat, inv, gamma, g = s.a, t.xhat, t.inv[:, None], t.gamma[:, None], t.g
-    assert g is not None
+    a, inv, gamma = s.a, t.inv[:, None], t.gamma[:, None]
+    learns = t.dgamma is not None
+    if not a:  # x has no part in any of them, and may be no number
+        still = arithmetic.lift(np.zeros(v.shape))
+        return replace(t, v=v, ddx=still, ddgamma=t.inv * s.vg if learns else None, ddy=gamma * inv * v)
     centred = v - a * s.v[:, None]
     whole = s.vg - a * s.v * s.g
     return replace(
         t,
         v=v,
-        ddx=-a * gamma * inv * inv * _spread(t, v, s, c, by) if a else 0 * t.x,
-        ddgamma=t.inv * (whole - a * s.v_xhat * s.g_xhat) if t.dgamma is not None else None,
-        ddy=gamma * inv * (centred - a * xhat * s.v_xhat[:, None]),
+        ddx=-a * gamma * inv * inv * _spread(t, v, s, c, by),
+        ddgamma=t.inv * (whole - a * s.v_xhat * s.g_xhat) if learns else None,
+        ddy=gamma * inv * (centred - a * t.xhat * s.v_xhat[:, None]),
     )
 
 
@@ -95,9 +98,10 @@ def _spread(t: Trace, v: Array, s: _Sums, c: Differentiating, by: str | None) ->
     return np.asarray(through + g_xhat * v_centred + v_xhat * g_centred)
 
 
-def lost(t: Trace) -> Trace:
+def lost(t: Trace, arithmetic: Arithmetic) -> Trace:
     """The step as if nothing moved along v."""
-    return replace(t, ddx=0 * t.x, ddy=0 * t.x, ddgamma=None if t.ddgamma is None else 0 * t.gamma)
+    still, none = (arithmetic.lift(np.zeros(of.shape)) for of in (t.x, t.gamma))
+    return replace(t, ddx=still, ddy=still, ddgamma=None if t.ddgamma is None else none)
 
 
 def of_v(t: Trace, arithmetic: Arithmetic) -> Trace:
@@ -113,7 +117,11 @@ def bounds(t: Trace, e: Errors, arithmetic: Arithmetic) -> tuple[Array, Array]:
     assert t.g is not None
     s = _sums(t, t.v, arithmetic)
     a, u, inv, xhat = s.a, e.u, t.inv, np.abs(t.xhat)
-    v, g, w = np.abs(t.v), np.abs(t.g), inv[:, None] * (np.abs(t.x) + np.abs(t.mu)[:, None])
+    v, g = np.abs(t.v), np.abs(t.g)
+    if not a:
+        summed = (e.root + 6 * u) * np.sqrt((v * g * v * g).sum(1)) + e.root * np.abs(s.vg)
+        return np.zeros_like(t.x), inv * (summed + (e.q + 4 * u) * np.abs(s.vg))
+    w = inv[:, None] * (np.abs(t.x) + np.abs(t.mu)[:, None])
     vg, v_, g_, v_x, g_x = (np.abs(each) for each in (s.vg, s.v, s.g, s.v_xhat, s.g_xhat))
     (delta_v, delta_vx), (delta_g, delta_gx) = e.of_v, e.of_g
 
@@ -122,8 +130,6 @@ def bounds(t: Trace, e: Errors, arithmetic: Arithmetic) -> tuple[Array, Array]:
     summed = (e.root + 6 * u) * np.sqrt((terms * terms).sum(1)) + e.root * (vg + a * (v_ * g_ + v_x * g_x))
     whole = s.vg - a * s.v * s.g - a * s.v_xhat * s.g_xhat
     delta_ddgamma = inv * (summed + products[0] + products[1] + (e.q + 4 * u) * np.abs(whole))  # (19)
-    if not a:
-        return np.zeros_like(t.x), delta_ddgamma
 
     size = vg + a * v_ * g_ + 3 * a * v_x * g_x
     delta_size = summed + products[0] + 3 * products[1] + 4 * u * size

@@ -228,6 +228,17 @@ def test_what_an_adapter_cannot_ask_is_said_whatever_the_layer_would_refuse(
     assert reply["steps"] == []
 
 
+def test_an_adapter_that_differentiates_twice_need_not_do_so_in_both_modes(make_case: MakeCase) -> None:
+    class Twice(Scripted):
+        twice = True
+
+    steps: list[Any] = [{"mode": "train", "second": {}}, {"mode": "train", "second": {"by": "forward-over-reverse"}}]
+    assert answer(Twice(), make_case, steps=steps[:1])["error"] is None
+    error = answer(Twice(), make_case, steps=steps)["error"]
+    assert error["type"] == "NotExpressible"
+    assert error["message"] == "the adapter takes no second derivatives in forward mode"
+
+
 def test_recomputation_is_asked_of_adapters_that_know_it_alone(make_case: MakeCase) -> None:
     class Recomputing(Scripted):
         recomputes = True

@@ -69,6 +69,17 @@ def test_a_step_along_a_tangent_has_its_derivative_in_place_of_gradients() -> No
     assert tensors.keys().isdisjoint({"dx[0]", "dgamma[0]", "dbeta[0]", "jvp[1]"})
 
 
+@pytest.mark.parametrize("other", [{"forward": True}, {"v": np.ones((2, 6)), "by": "forward-over-forward"}])
+def test_what_has_no_gradients_adds_none_to_those_of_later_steps(other: dict[str, Any]) -> None:
+    plain = replace(step(), forward=False)
+    piled = CANONICAL.but(parameter_gradients="accumulated")
+    (alone,), (_, after) = (
+        evaluate(P, steps, piled, Double()) for steps in ([plain], [replace(plain, **other), plain])
+    )
+    for name in ("dgamma", "dbeta"):
+        assert np.array_equal(getattr(alone, name), getattr(after, name)), name
+
+
 def test_a_worker_gets_the_tangent_and_no_cotangent() -> None:
     problem = materialise(along(steps=[ALONG, "train"]))
     first, second = problem.wire["steps"]
