@@ -141,8 +141,11 @@ def _body(
     gradients = bool(set(_GRADIENTS) & kinds)
     lines = [f"x = x.astype(np.{number})"]
     sometimes = gradients and any(call.dy is None for call in calls)
-    if twice:
-        always = all(call.v is not None for call in calls)
+    always = all(call.v is not None for call in calls)
+    affine = twice and always and not any(batch)  # where x has no part in them, and may be no number
+    if affine:
+        lines.append(f"v = v.astype(np.{number})")
+    elif twice:
         lines += _COMPLEX_STEP
         along = f"x = x + 1e-30j * v.astype(np.{number})"
         lines += [along] if always else ["if v is not None:", f"    {along}"]
@@ -183,7 +186,9 @@ def _body(
     if gradients:
         backward = [f"dy = dy.astype(np.{number})", *_gradients(kinds, batch, flags, used, over, masked, found)]
         found |= {name: f"{name}.ravel()" for name in ("dgamma", "dbeta") if name in kinds}
-    if twice:
+    if affine:
+        found = _of_evaluation(found, wanted.kinds, "gamma * inv" if used.get("gamma") else "inv", over)
+    elif twice:
         found = _parts(found, wanted.kinds)
     if sometimes:
         backward += [f"{names[kind]} = {found.pop(kind)}" for kind in (*_GRADIENTS, *_ALONG_V) if kind in found]
@@ -215,6 +220,12 @@ def _parts(found: Mapping[str, str], wanted: Collection[str]) -> dict[str, str]:
 
     real = {kind: part(text, "real") for kind, text in found.items() if kind in wanted}
     return real | {kind: f"{part(found[of], 'imag')} / 1e-30" for kind, of in _ALONG_V.items() if kind in wanted}
+
+
+def _of_evaluation(found: Mapping[str, str], wanted: Collection[str], outer: str, over: str) -> dict[str, str]:
+    """Of what evaluation has, what is wanted, and the second derivatives."""
+    second = {"ddx": "np.zeros_like(x)", "ddy": f"{outer} * v", "ddgamma": f"(inv * v * dy).sum({over}).ravel()"}
+    return {kind: text for kind, text in {**found, **second}.items() if kind in wanted}
 
 
 def _held(problem: Problem, p: Parameters, name: str) -> str:
