@@ -289,10 +289,9 @@ class Torch(Backend):
             first, second = {"dx": dx}, {"ddx": ddx, "ddy": ddy}
         else:
             with forward.dual_level():
-                dual = forward.make_dual(x, v)
-                y = called(dual, mask)
+                y = called(forward.make_dual(x, v), mask)
                 if by == "forward-over-reverse":
-                    first = gradients(y, dict(sources, dx=dual), dy, create_graph=True)
+                    first = gradients(y, sources, dy, create_graph=True)
                     second = {"ddy": along(y), **{name: along(first[name[1:]]) for name in twice}}
                 else:
                     y, ddy = forward.unpack_dual(y)

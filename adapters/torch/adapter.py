@@ -165,9 +165,8 @@ class Torch(Adapter):
                 sources = {"ddx": x, "ddy": dy, **scale}
                 second = dict(zip(sources, grad(dx, list(sources.values()), v, allow_unused=True)))
             elif by == "forward-over-reverse":
-                dual = forward_ad.make_dual(x, v)
-                y = self.call(layer, dual)
-                dx, *rest = grad(y, [dual, *held.values()], dy, create_graph=True)
+                y = self.call(layer, forward_ad.make_dual(x, v))
+                dx, *rest = grad(y, [x, *held.values()], dy, create_graph=True)
                 second = {"ddx": along(dx), "ddy": along(y), **dict(zip(scale, map(along, rest)))}
             elif by == "reverse-over-forward":
                 y, ddy = forward_ad.unpack_dual(self.call(layer, forward_ad.make_dual(x, v)))
