@@ -62,6 +62,11 @@ class Values:
     forward: bool = False
     by: str | None = None
 
+    @property
+    def backward(self) -> bool:
+        """Whether anything is differentiated backward, so that γ and β may have gradients."""
+        return not self.forward and self.by != "forward-over-forward"
+
 
 @dataclass(frozen=True)
 class Trace:

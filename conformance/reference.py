@@ -277,13 +277,13 @@ def _output(
         dx = stages.dx((g, xhat, kept), of_dx, divisors, outer)
         if any(divisors) and c.derivation != "closed":
             dx = stages.chained(dx, (g, x, kept), sums[0], (gamma, mu, inv), counted, c, arithmetic)
-        if c.tangent == "lost" and (step.forward or step.by == "forward-over-forward"):
+        if c.tangent == "lost" and not step.backward:
             dx = arithmetic.lift(np.zeros(x.shape))
         handed_out = of_dx if c.products == "of x−μ" else sums
         if c.dgamma == "of two sums":
             handed_out = sums[0], stages.of_two_sums(sums, (g, x), (mu, inv), arithmetic)
         dbeta, dgamma = stages.returned(handed_out, inv, counted, c, arithmetic)
-    learned = p.trainable and not step.frozen and not step.forward and step.by != "forward-over-forward"
+    learned = p.trainable and not step.frozen and step.backward
     trace = Trace(
         batch=batch,
         mask=step.mask,

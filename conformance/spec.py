@@ -243,7 +243,7 @@ class CaseSpec(Model):
             if step.mask is not None:
                 raise ValueError(f"step {index} has second derivatives and a mask, for which there is no reference")
             if step.second.mixed and self.recompute:
-                raise ValueError(f"step {index} is differentiated forward, which recomputes nothing")
+                raise ValueError(f"step {index} differentiates twice in forward mode; have it do so, or recompute")
             if given is not None and given.dtype not in ("float32", "float64"):
                 raise ValueError(
                     f"step {index} has second derivatives of {given.dtype}; float32 and float64 alone have bounds"

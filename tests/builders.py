@@ -1,4 +1,4 @@
-"""What the tests are made of: layers, cases, profiles and answers by hand, without a process or a file."""
+"""What the tests are made of: layers, cases, profiles and answers by hand, and what a real layer answers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from conformance.judge import Verdict, judge
 from conformance.layer import Parameters, Trace, Values
 from conformance.observation import Failure, Observation
 from conformance.oracle import Oracle
-from conformance.problem import dtype_of, materialise
+from conformance.pool import Pool
+from conformance.problem import dtype_of, from_wire, materialise
 from conformance.profile import Profile
 from conformance.reference import evaluate
+from conformance.session import judged
 from conformance.spec import CaseSpec
+from conformance.target import parse
 
 #: What one step of the reference computes, by the names that cases use.
 STEP_TENSORS = ("y", "dx", "dgamma", "dbeta", "running_mean", "running_var")
@@ -181,3 +184,11 @@ def module(path: Path) -> ModuleType:
     sys.modules[name] = found  # dataclasses look their module up
     spec.loader.exec_module(found)
     return found
+
+
+def on(target: str, of: Case) -> tuple[Verdict, dict[str, Array]]:
+    """The verdict on a case, and what was returned."""
+    with Pool([parse(target)]) as pool:
+        (settled,) = judged([of], pool)
+    side = settled.sides[target]
+    return side.verdict, {name: from_wire(wire) for name, wire in side.observation.tensors.items()}

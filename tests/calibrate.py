@@ -308,9 +308,7 @@ def layer_rows(names: Sequence[str], full: bool, say: Callable[[str], None]) -> 
                 if verdict.verdict not in ("conforms", "conventional"):
                     say(f"{settled.problem.case.id} on {name}: {verdict.verdict}, {verdict.because}")
                 worst.setdefault((name, dtype), []).append(of_tensors(verdict.tensors, STEP_TENSORS))
-        for name, start in pool.starts.items():
-            if isinstance(start, NotStarted):
-                say(f"{name} cannot run: {start.message}")
+        say_what_cannot_run(pool, say)
     for (name, dtype), rows in sorted(worst.items()):
         yield Row(name, dtype, widest(rows))
 
@@ -337,23 +335,27 @@ def derivative_rows(names: Sequence[str], full: bool, say: Callable[[str], None]
                 say(f"{of.id} on {target.name}: beyond its bound")
             ratios = of_tensors(results, DERIVATIVES)
             worst.setdefault((f"{target.name}, {of.topic}", str(of.input_of(0).dtype)), []).append(ratios)
-        for name, start in pool.starts.items():
-            if isinstance(start, NotStarted):
-                say(f"{name} cannot run: {start.message}")
+        say_what_cannot_run(pool, say)
     for (name, dtype), rows in sorted(worst.items()):
         yield Row(name, dtype, widest(rows))
 
 
+def say_what_cannot_run(pool: Pool, say: Callable[[str], None]) -> None:
+    """The targets that did not start, and why."""
+    for name, start in pool.starts.items():
+        if isinstance(start, NotStarted):
+            say(f"{name} cannot run: {start.message}")
+
+
 def supposed(under: Under) -> dict[str, Any]:
     """What the corpus knows of a target's second derivatives and tangents."""
+    if under.facts.get("backend") == "tensorflow":
+        return {"second": "variance about a constant"}
     known: dict[str, dict[str, Any]] = {
         "torch": {"second_over_forward": "statistics constant"},
         "mindspore": {"updates_along_tangent": 1},
-        "tensorflow": {"second": "variance about a constant"},
-        "keras": {},
     }
-    backend = str(under.facts.get("backend", ""))
-    return known.get(backend if backend == "tensorflow" else under.profile.framework, {})
+    return known.get(under.profile.framework, {})
 
 
 def of_tensors(results: Mapping[str, TensorResult], wanted: Sequence[str]) -> Ratios:

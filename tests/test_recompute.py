@@ -6,15 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import case
+from builders import case, on
 from pydantic import ValidationError
 
 from conformance.case import Case
-from conformance.judge import Verdict
-from conformance.pool import Pool
-from conformance.problem import from_wire, materialise
-from conformance.session import judged
-from conformance.target import parse
+from conformance.problem import materialise
 
 
 def recomputing(**fields: Any) -> Case:
@@ -48,15 +44,10 @@ def test_a_layer_is_carried_from_one_that_is_not_recomputed() -> None:
 def test_frameworks_move_the_statistics_again_in_the_backward_pass_and_nothing_else(target: str) -> None:
     """With a momentum of ½ twice half of the way, ¾, where half is due; a step without gradients goes it once."""
     of = recomputing(gradient=None, steps=[{"mode": "train", "gradient": {}}, "train"])
-    with Pool([parse(target)]) as pool:
-        ((settled, *_),) = [list(judged([of], pool))]
-    side = settled.sides[target]
-    first, second = (
-        from_wire(side.observation.tensors[f"running_mean[{step}]"]).astype(np.float64) for step in range(2)
-    )
-    means = [call.x.mean(0, dtype=np.float64) for call in settled.problem.calls]
+    found, tensors = on(target, of)
+    first, second = (tensors[f"running_mean[{step}]"].astype(np.float64) for step in range(2))
+    means = [call.x.mean(0, dtype=np.float64) for call in materialise(of).calls]
     np.testing.assert_allclose(first, 0.75 * means[0], rtol=1e-6)
     np.testing.assert_allclose(second, 0.5 * first + 0.5 * means[1], rtol=1e-6)
-    verdict: Verdict = side.verdict
-    assert (verdict.verdict, verdict.diagnosis) == ("divergent", "statistics-updated-in-backward")
-    assert verdict.tensors["dx[0]"].ok
+    assert (found.verdict, found.diagnosis) == ("divergent", "statistics-updated-in-backward")
+    assert found.tensors["dx[0]"].ok

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import answer, case, oracle, parameters, values, verdict
+from builders import answer, case, on, oracle, parameters, values, verdict
 from mutants import bench
 from pydantic import ValidationError
 
@@ -15,13 +15,10 @@ from conformance.arithmetic import Array, Double, Multiprecision
 from conformance.case import Case
 from conformance.comparison import Comparison
 from conformance.conventions import CANONICAL
-from conformance.judge import Verdict, judge
+from conformance.judge import judge
 from conformance.layer import Values
-from conformance.pool import Pool
-from conformance.problem import from_wire, materialise
+from conformance.problem import materialise
 from conformance.reference import evaluate
-from conformance.session import judged
-from conformance.target import parse
 
 MP = Multiprecision(50)
 #: Central differences of this width are right to 10⁻²⁸ or so in 50 digits.
@@ -131,14 +128,6 @@ def test_a_tangent_that_is_lost_leaves_y_and_no_derivative() -> None:
     assert not lost["jvp[0]"].value.any()
     assert np.array_equal(lost["y[0]"].value, exact["y[0]"].value)
     assert verdict(of, answer(of, CANONICAL.but(tangent="lost"))).diagnosis == "tangent-lost"
-
-
-def on(target: str, of: Case) -> tuple[Verdict, dict[str, Array]]:
-    """The verdict on a case, and what was returned."""
-    with Pool([parse(target)]) as pool:
-        (settled,) = judged([of], pool)
-    side = settled.sides[target]
-    return side.verdict, {name: from_wire(wire) for name, wire in side.observation.tensors.items()}
 
 
 @pytest.mark.frameworks

@@ -156,7 +156,7 @@ class Torch(Adapter):
         dy, v = self.laid_out(given), self.laid_out(cotangent)
         parameters = {"dgamma": layer.weight, "dbeta": layer.bias}
         held = {name: p for name, p in parameters.items() if p is not None and p.requires_grad}
-        scale = {name: p for name, p in [("ddgamma", layer.weight)] if "dgamma" in held}
+        scale = {"ddgamma": held["dgamma"]} if "dgamma" in held else {}
         grad = torch.autograd.grad
         with framework(), forward_ad.dual_level() if by in FORWARD_ONCE else contextlib.nullcontext():
             if by is None:
