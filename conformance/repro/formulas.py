@@ -203,7 +203,7 @@ def _body(
         if name in kinds:
             found[name] = _held(problem, p, name)
     if "x" in kinds:
-        found["x"] = "x"
+        found["x"] = "x.real" if twice and not affine else "x"
     order = ("y", "jvp", *_GRADIENTS, *_ALONG_V, "gamma", "beta", "x", "running_mean", "running_var")
     found = {kind: found[kind] for kind in order if kind in found}
     if wanted.steps == 1:
