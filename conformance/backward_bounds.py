@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Backward(Forward):
 
     def gradients(self) -> tuple[Array, Array, Array]:
         """δx', δγ' and δβ'."""
-        delta_dx, delta_gamma, delta_beta = self.backward()
+        delta_dx, delta_gamma, delta_beta = self.backward
         return (delta_dx, *self._returned(delta_gamma, delta_beta))
 
     def second(self) -> tuple[Array, Array | None, Array]:
@@ -33,8 +33,8 @@ class Backward(Forward):
         t, r, exact = self.t, self.r, Double()
         assert t.ddx is not None
         plain = replace(r, conventions=r.conventions.but(dx_scale="applied"))
-        delta_ddy, delta_vx, delta_v = Backward(second.of_v(t, exact), plain, self.held, exact).backward()
-        _, delta_gx, delta_g = self.backward()
+        delta_ddy, delta_vx, delta_v = Backward(second.of_v(t, exact), plain, self.held, exact).backward
+        _, delta_gx, delta_g = self.backward
         root = 2 * np.sqrt(r.lane(t.x.shape[1])) * r.u
         delta_xhat = self.delta_xhat(self.of_xhat)
         known = second.Errors(r.u, self.q, delta_xhat, root, (delta_v, delta_vx), (delta_g, delta_gx))
@@ -45,6 +45,7 @@ class Backward(Forward):
         u_p, eta_p = UNIT_ROUNDOFF[r.layer_dtype], SUBNORMAL[r.layer_dtype]
         return delta_ddx, delta_ddgamma + u_p * np.abs(t.ddgamma) + eta_p, delta_ddy
 
+    @cached_property
     def backward(self) -> tuple[Array, Array, Array]:
         """δx', and δγ' and δβ' without the rounding of what is returned."""
         t, r, u, inv, tiny = self.t, self.r, self.r.u, self.t.inv, self.r.tiny

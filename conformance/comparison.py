@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from conformance.arithmetic import Array
 from conformance.compare import TensorResult, compare_all
 from conformance.conventions import Conventions
 from conformance.documents import AS_DOCUMENTED, against_document
-from conformance.expected import Expected, InChannels
+from conformance.expected import Expected
 from conformance.observation import Observation
 from conformance.oracle import Oracle
 from conformance.problem import from_wire
@@ -80,10 +80,8 @@ class Comparison:
 
         A reading may admit a tensor by what it does to the bound; its values are then no nearer to what was returned.
         """
-        held, before = (self.oracle.expected(self.under.profile, each) for each in (conventions, base))
-        shared = {name for name in names if name in held and name in before and name in self.observed}
-        measured = {name: (self.observed[name], "", _bounded_as(held[name], before[name])) for name in shared}
-        results = compare_all(measured, "", self.oracle.arithmetic)
+        expected = self.oracle.within(self.under.profile, conventions, base)
+        results = self._results((name for name in names if name in expected and name in self.observed), expected)
         return max((result.off for result in results.values()), default=0.0)
 
     def of_channel(self, channel: int) -> Comparison | None:
@@ -141,11 +139,3 @@ class Comparison:
             else TensorResult(None, problem="is missing")
             for name, text in (document.tensors if document else {}).items()
         }
-
-
-def _bounded_as(expected: Expected, other: Expected) -> Expected:
-    """A tensor as it should be, within the bound of another, which may be in parts of the same channels."""
-    if isinstance(expected, InChannels) and isinstance(other, InChannels):
-        parts = zip(expected.parts, other.parts, strict=True)
-        return InChannels(expected.shape, [replace(part, bound=of.bound) for part, of in parts])
-    return replace(expected, bound=other.bound)

@@ -351,15 +351,26 @@ def test_the_evidence_of_a_diagnosis_can_be_told_from_its_sentence(result: Tenso
 @pytest.mark.parametrize(("off", "named"), [(3.0, True), (4.0, False)])
 def test_what_is_no_nearer_by_the_bounds_before_explains_nothing(off: float, named: bool) -> None:
     """A reading that makes a bound huge admits whatever was returned. Without it y is 7 bounds off."""
-    asked = []
-
     def nearer(conventions: Conventions, base: Conventions, names: Any) -> float:
-        asked.append((conventions.gamma, base, set(names)))
-        return off
+        assert (base, set(names)) == (CANONICAL, {"y[0]"})
+        return off if conventions.gamma == "ignored" else 7.0
 
-    found = Search(CANONICAL, checking(gamma="ignored"), nearer).one()
-    assert (found is not None) is named
-    assert asked == [("ignored", CANONICAL, {"y[0]"})]
+    search = Search(CANONICAL, checking(gamma="ignored"), nearer)
+    assert (search.one() is not None) is named
+    assert search.tried == (Tried("gamma-ignored", 0.5 if named else 4.0),)
+
+
+def test_bounds_are_taken_of_what_brings_values_nearer_alone() -> None:
+    """Bounds take longer than values do."""
+    supposed = []
+
+    def check(conventions: Conventions, _: Any) -> Mapping[str, TensorResult]:
+        supposed.append(conventions)
+        return {"y[0]": GOOD if conventions.gamma == "ignored" else BAD}
+
+    found = Search(CANONICAL, check, lambda supposed, *_: 1.0 if supposed.gamma == "ignored" else 7.0).one()
+    assert found is not None
+    assert supposed == [CANONICAL, CANONICAL.but(gamma="ignored")]
 
 
 def test_two_are_supposed_at_once() -> None:
