@@ -1,4 +1,4 @@
-"""Numbers fine enough to judge with: float64 with exact sums, and mpmath's.
+"""Numbers fine enough to judge with: float64 with exact sums, and MPFR's.
 
 `Double` serves inputs of float32 and below, where float64 with accurate sums is 2⁻²⁹ finer than what is judged, and
 `Multiprecision` float64 inputs. Both compute the same formulas, those of `conformance.reference`.
@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,9 +53,11 @@ class Arithmetic(Protocol):
 
     Attributes:
         computed_in: the dtype that is computed in where this judges.
+        weight: how many of float64's numbers take as long as one of these, and as much memory, to within some times.
     """
 
     computed_in: str
+    weight: int
 
     def lift(self, a: Array) -> Array:
         """float64 → this arithmetic, exactly."""
@@ -87,6 +89,7 @@ class Double:
     """
 
     computed_in = "float32"
+    weight = 1
 
     def __init__(self, few: int = 4_096, width: int | None = None) -> None:
         self._few = few
@@ -154,39 +157,53 @@ def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 class Multiprecision:
-    """Object arrays of mpmath's mpf with so many digits; slow, so for float64 inputs alone."""
+    """Object arrays of gmpy2's mpfr, binary numbers of so many digits; slow, so for float64 inputs alone.
+
+    gmpy2 computes as finely as the context of a thread says, which `lift` sees to: what a thread lifts, it computes
+    with, and with nothing that is finer.
+
+    Raises:
+        RuntimeError: something else has made the context coarser meanwhile.
+    """
 
     computed_in = "float64"
+    weight = 32
 
     def __init__(self, digits: int = DIGITS) -> None:
-        from mpmath import MPContext  # which takes a tenth of a second, and most inputs have no use for
+        import gmpy2  # which takes a while, and most inputs have no use for
 
-        self.context = MPContext()
-        self.context.dps = digits
+        self._gmpy2 = gmpy2
+        self._bits = math.ceil(digits * math.log2(10)) + 1
 
-    def _each(self, function: Any, a: Array) -> Array:
-        out = np.empty(np.shape(a), object)
-        out.ravel()[:] = [function(value) for value in np.ravel(a)]
+    def _each(self, function: Any, values: Iterable[Any], shape: tuple[int, ...]) -> Array:
+        out = np.empty(shape, object)
+        out.ravel()[:] = list(map(function, values))
         return out
 
     def lift(self, a: Array) -> Array:
-        return self._each(lambda value: self.context.mpf(float(value)), a)
+        if self._gmpy2.get_context().precision != self._bits:
+            self._gmpy2.set_context(self._gmpy2.context(precision=self._bits))
+        with np.errstate(all="ignore"):  # NumPy warns of a NaN among Python objects
+            # A product with 1 is exact, and takes a tenth of the time of a number's own constructor.
+            return np.asarray(np.asarray(a, np.float64).astype(object) * self._gmpy2.mpfr(1), object)
 
     def lower(self, a: Array) -> Array:
-        with np.errstate(invalid="ignore"):  # NumPy warns of a NaN among Python objects
-            return np.asarray(a, np.float64) if np.size(a) else np.zeros(np.shape(a))
+        if not np.size(a):
+            return np.zeros(np.shape(a))
+        if getattr(next(np.asarray(a).flat), "precision", self._bits) < self._bits:
+            raise RuntimeError(f"the reference was not computed in {self._bits} bits: something set gmpy2's context")
+        with np.errstate(all="ignore"):
+            return np.asarray(a, np.float64)
 
     def sum(self, a: Array) -> Array:
-        out = np.empty(a.shape[:-1], object)
-        for index in np.ndindex(*out.shape):
-            out[index] = self.context.fsum(a[index])
-        return out
+        rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+        return self._each(self._gmpy2.fsum, rows.tolist(), a.shape[:-1])
 
     def sum_of(self, formula: Callable[..., Array], *arrays: Array) -> Array:
         return self.sum(formula(*arrays))
 
     def sqrt(self, a: Array) -> Array:
-        return self._each(lambda value: self.context.sqrt(value) if not value < 0 else self.context.nan, a)
+        return self._each(self._gmpy2.sqrt, np.ravel(a), np.shape(a))
 
     def reciprocal(self, a: Array) -> Array:
-        return self._each(lambda value: 1 / value if value else self.context.inf, a)
+        return np.asarray(1 / a)

@@ -13,7 +13,8 @@ from conformance.catalogue import HYPOTHESES, OF_INFINITE, PRECISION, Hypothesis
 from conformance.compare import TensorResult
 from conformance.conventions import Conventions
 
-#: Pairs are tried on tensors up to this size; dozens of evaluations of a larger one would outlast the run.
+#: Pairs are tried on tensors up to this size, of numbers finer than float64 up to a part of it; dozens of evaluations
+#: of a larger one would outlast the run.
 PAIR_ELEMENTS = 100_000
 
 #: So many pairs are tried.

@@ -264,7 +264,8 @@ def _find_reading(comparison: Comparison, seek_cause: bool) -> _Finding:
             )
     if seek_cause:
         found = less_precise or _recovered(LOSSES, comparison, search)
-        if found is None and all(call.x.size <= PAIR_ELEMENTS for call in oracle.problem.calls):
+        most = PAIR_ELEMENTS // oracle.arithmetic.weight
+        if found is None and all(call.x.size <= most for call in oracle.problem.calls):
             blank = comparison.blank(search.failing)
             found = search.two(CATALOGUE, blank=blank) or _recovered(LOSSES, comparison, search, HYPOTHESES)
     if found is not None:

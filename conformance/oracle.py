@@ -48,8 +48,8 @@ class Oracle:
     Attributes:
         keeps: how many answers about a tensor are worth keeping; none of large ones.
 
-    It keeps its latest answers, up to `KEPT` numbers: a diagnosis supposes dozens of conventions, and targets share
-    them.
+    It keeps its latest answers, up to `KEPT` numbers of float64 or a part of that of finer ones: a diagnosis supposes
+    dozens of conventions, and targets share them.
     """
 
     def __init__(
@@ -66,8 +66,9 @@ class Oracle:
         self.dtypes = tuple({problem.layer_dtype, *(dtype_name(call.x.dtype) for call in problem.calls)})
         self.arithmetic = arithmetic or (Multiprecision() if "float64" in self.dtypes else Double())
         numbers, whole = (sum(call.x.size for call in each.calls) for each in (problem, self._part_of[0]))
-        self.keeps = KEPT // max(numbers, 1) if numbers <= HELD else 0
-        self._latest = Latest(max(self.keeps, LATEST * len(problem.calls)) if whole <= KEPT else self.keeps)
+        self._held, self._kept = HELD // self.arithmetic.weight, KEPT // self.arithmetic.weight
+        self.keeps = self._kept // max(numbers, 1) if numbers <= self._held else 0
+        self._latest = Latest(max(self.keeps, LATEST * len(problem.calls)) if whole <= self._kept else self.keeps)
         self._parameters: dict[Hashable, Parameters] = {}
         self._expected: OrderedDict[tuple[str, Conventions, Grade], dict[str, Expected]] = OrderedDict()
         self._turned: dict[int, Oracle] = {}
@@ -95,7 +96,7 @@ class Oracle:
             return self._expected[key]
         found = self._expected[key] = self._answer(profile, conventions, grade)
         numbers = max(1, sum(math.prod(tensor.shape) for tensor in found.values()))
-        while len(self._expected) > max(2, KEPT // numbers):
+        while len(self._expected) > max(2, self._kept // numbers):
             self._expected.popitem(last=False)
         return found
 
@@ -159,7 +160,7 @@ class Oracle:
         return all(
             call.x.ndim > axis
             and call.x.shape[1] == call.x.shape[axis] == self.problem.features
-            and call.x.size <= HELD
+            and call.x.size <= self._held
             and call.mask is None
             for call in self.problem.calls
         )
@@ -249,7 +250,7 @@ class Oracle:
         problem = self.problem
         if not problem.calls or problem.features < 2:
             return []
-        width = max(1, HELD * problem.features // max(1, *(call.x.size for call in problem.calls)))
+        width = max(1, self._held * problem.features // max(1, *(call.x.size for call in problem.calls)))
         if width >= problem.features:
             return []
         ranges = (slice(start, start + width) for start in range(0, problem.features, width))

@@ -381,32 +381,37 @@ def of_reference(of: Case) -> float:
     problem, profile = materialise(of), _profile_of(of)
     oracle, fine = Oracle(problem), Oracle(problem, Multiprecision(DIGITS))
     expected = oracle.expected(profile, CANONICAL)
-    return share(oracle, expected, {name: value.value for name, value in fine.expected(profile, CANONICAL).items()})
+    return share(expected, {name: value.value for name, value in fine.expected(profile, CANONICAL).items()})
 
 
 def of_textbook(of: Case) -> float:
     """The same, against an implementation that shares no code with the reference."""
     oracle = Oracle(materialise(of))
     expected = oracle.expected(_profile_of(of), CANONICAL)
-    return share(oracle, expected, textbook.results(oracle.problem))
+    return share(expected, textbook.results(oracle.problem))
 
 
-def share(oracle: Oracle, expected: Mapping[str, Expected], right: Mapping[str, Any]) -> float:
+def share(expected: Mapping[str, Expected], right: Mapping[str, Any]) -> float:
     """The largest error as a fraction of the bound, infinite where one is a number and the other is none."""
-    fine, worst = Multiprecision(DIGITS), 0.0
-    for name, exact in right.items():
+    worst = 0.0
+    for name, found in right.items():
         if expected[name].dtype is None:
             continue
-        known = fine.lower(exact)
-        held = expected[name].value
+        held, exact = in_mpmath(expected[name].value), in_mpmath(found)
         with np.errstate(all="ignore"):
-            off = np.abs(fine.lower((held if held.dtype == object else fine.lift(held)) - exact))
+            known, off = exact.astype(np.float64), np.abs((held - exact).astype(np.float64))
             ratio = np.where(off > 0, off / expected[name].bound, 0.0)
         special = ~np.isfinite(known)
-        if not np.array_equal(oracle.arithmetic.lower(held)[special], known[special], equal_nan=True):
+        if not np.array_equal(held.astype(np.float64)[special], known[special], equal_nan=True):
             return np.inf
         worst = max(worst, float(np.where(special, 0.0, ratio).max(initial=0)))
     return worst
+
+
+def in_mpmath(values: Any) -> Array:
+    """Numbers of any kind, as numbers of mpmath's."""
+    kept = [textbook.MP.mpf(value if isinstance(value, float) else str(value)) for value in np.ravel(values)]
+    return np.array(kept, object).reshape(np.shape(values))
 
 
 def plain(of: Case) -> bool:

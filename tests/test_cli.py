@@ -376,7 +376,7 @@ def test_a_framework_that_is_missing_says_how_to_install_it_and_leaves_no_empty_
 
 
 def test_what_launches_the_frameworks_waits_for_no_other_module(suite_importable: None) -> None:
-    late = ["conformance.judge", "conformance.report", "conformance.run_folder", "mpmath"]
+    late = ["conformance.judge", "conformance.report", "conformance.run_folder", "gmpy2"]
     code = f"import sys, conformance.commands.launch; print([name for name in {late} if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
@@ -901,7 +901,7 @@ def test_variants_are_every_combination_of_what_an_adapter_offers() -> None:
 
 # Help
 
-FOREIGN = {"numpy", "torch", "tensorflow", "keras", "mindspore", "jax", "ruamel", "mpmath", "execnet", "jinja2"}
+FOREIGN = {"numpy", "torch", "tensorflow", "keras", "mindspore", "jax", "ruamel", "gmpy2", "execnet", "jinja2"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])

@@ -351,6 +351,7 @@ def test_the_evidence_of_a_diagnosis_can_be_told_from_its_sentence(result: Tenso
 @pytest.mark.parametrize(("off", "named"), [(3.0, True), (4.0, False)])
 def test_what_is_no_nearer_by_the_bounds_before_explains_nothing(off: float, named: bool) -> None:
     """A reading that makes a bound huge admits whatever was returned. Without it y is 7 bounds off."""
+
     def nearer(conventions: Conventions, base: Conventions, names: Any) -> float:
         assert (base, set(names)) == (CANONICAL, {"y[0]"})
         return off if conventions.gamma == "ignored" else 7.0

@@ -239,6 +239,13 @@ def test_channels_read_apart_are_what_they_are_together(
             assert np.allclose(expected.bound, apart[name].bound, rtol=1e-12, atol=0, equal_nan=True)
 
 
+def test_finer_numbers_make_a_case_large_sooner() -> None:
+    """A cause is sought in one channel of a large case, or it would take minutes and gigabytes."""
+    for dtype, large in (("float32", False), ("float64", True)):
+        problem = materialise(case(input={"shape": [8, 64, 5, 5], "dtype": dtype, "normal": {}}))
+        assert (Oracle(problem).of_channel(0) is not None) is large
+
+
 def test_statistics_that_are_given_of_all_channels_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a search for lost statistics gives them; a large case in parts raised there, and ended the run."""
     of = oracle(gradient={}, steps=["train"])

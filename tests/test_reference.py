@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import gmpy2
 import mpmath
 import numpy as np
 import pytest
@@ -418,8 +419,18 @@ def test_multiprecision_keeps_float64_whole() -> None:
     assert arithmetic.lower(arithmetic.lift(terms)).tolist() == terms.tolist()
     assert float(arithmetic.sum(arithmetic.lift(np.array([1.0, 1e-40, -1.0])))) == 1e-40
     assert float(arithmetic.sqrt(arithmetic.lift(np.array([2.0])))[0] ** 2 - 2) == pytest.approx(0, abs=1e-49)
-    assert arithmetic.context.isnan(arithmetic.sqrt(arithmetic.lift(np.array([-1.0])))[0])
+    assert math.isnan(arithmetic.sqrt(arithmetic.lift(np.array([-1.0])))[0])
     assert arithmetic.lower(arithmetic.reciprocal(arithmetic.lift(np.array([0.0]))))[0] == math.inf
+
+
+def test_a_coarser_context_of_gmpy2_is_told_of() -> None:
+    """Whoever shares the thread may set it; the reference would be a float64's."""
+    arithmetic = Multiprecision()
+    a = arithmetic.lift(np.array([0.1]))
+    gmpy2.set_context(gmpy2.context(precision=53))
+    with pytest.raises(RuntimeError, match="not computed in 168 bits"):
+        arithmetic.lower(a * a)
+    assert arithmetic.lower(arithmetic.lift(np.array([0.1])) - a).tolist() == [0]
 
 
 def test_multiprecision_returns_nan_quietly() -> None:

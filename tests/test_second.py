@@ -23,7 +23,7 @@ from conformance.reference import evaluate
 
 MP = Multiprecision(50)
 #: Central differences of this width are right to 10⁻²⁸ or so in 50 digits.
-H = MP.context.mpf(10) ** -14
+H = MP.lift(np.array([1e-14]))[0]
 
 P = parameters(2, gamma=[1.5, -0.7], beta=[0.3, 2.0], running_mean=[0.4, -1.0], running_var=[0.6, 2.0], eps=0.01)
 
