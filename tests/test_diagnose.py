@@ -383,6 +383,10 @@ def test_two_are_supposed_at_once() -> None:
     assert found.sentence == "the running statistics are updated twice per step, and γ is not applied"
 
 
+def test_two_that_bring_nothing_nearer_explain_nothing() -> None:
+    assert Search(CANONICAL, checking(gamma="ignored", updates=2), lambda *_: 7.0).two(CATALOGUE) is None
+
+
 def test_nothing_is_named_where_nothing_helps() -> None:
     search = Search(CANONICAL, lambda *_: {"y[0]": BAD})
     assert search.one() is None

@@ -239,6 +239,21 @@ def test_channels_read_apart_are_what_they_are_together(
             assert np.allclose(expected.bound, apart[name].bound, rtol=1e-12, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("changes", [{}, {"gamma": "ignored"}, {"eps": 0.5}, {"backward": (("gamma", "ignored"),)}])
+def test_values_of_some_conventions_are_told_within_bounds_of_others(changes: dict[str, Any]) -> None:
+    conventions = CANONICAL.but(**changes)
+    for problem in some_of_the_corpus()[::5]:
+        if Oracle(problem).undefined:
+            continue
+        held, base = (Oracle(problem).expected(NUMPY, each) for each in (conventions, CANONICAL))
+        within = Oracle(problem).within(NUMPY, conventions, CANONICAL)
+        assert {name for name in held if name.startswith(("y[", "dx[", "running_"))} <= within.keys()
+        for name, expected in within.items():
+            value, wanted = expected.value.astype(float), held[name].value.astype(float)
+            assert np.array_equal(value, wanted, equal_nan=True), (problem.case.id, name)
+            assert np.array_equal(expected.bound, base[name].bound, equal_nan=True), (problem.case.id, name)
+
+
 def test_finer_numbers_make_a_case_large_sooner() -> None:
     """A cause is sought in one channel of a large case, or it would take minutes and gigabytes."""
     for dtype, large in (("float32", False), ("float64", True)):
